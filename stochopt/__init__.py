@@ -1,0 +1,26 @@
+"""Stochastic optimization that optax does not cover, in optax's own shape.
+
+Every name here is a factory of an ``optax.GradientTransformationExtraArgs``; the parts they are
+chained from live in the family packages.
+"""
+
+from stochopt import compositional, model_building, orthogonal
+from stochopt.compositional import scsc
+from stochopt.model_building import smb, smb_independent
+from stochopt.orthogonal import adago
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # Matrix-shaped steps
+    "adago",
+    # Model building
+    "smb",
+    "smb_independent",
+    # Functions of an expectation
+    "scsc",
+    # Families
+    "compositional",
+    "model_building",
+    "orthogonal",
+]

@@ -1,0 +1,40 @@
+"""The few tree helpers that ``optax.tree`` lacks."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """``dtype``, or float32 if that is wider; complex dtypes stay complex."""
+    return jnp.dtype(dtype) if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def scalar_dtype(*leaves: Any) -> Any:
+    """The dtype of scalars that accompany ``leaves``: real, and float32 or wider.
+
+    A running sum in bfloat16 stalls after a few hundred terms, so a scalar is never narrower than
+    float32; it follows float64 leaves so that nothing is lost there.
+    """
+    reals = [jnp.finfo(leaf.dtype).dtype for leaf in leaves]
+    return max([jnp.dtype(jnp.float32), *reals], key=lambda dtype: jnp.finfo(dtype).bits)
+
+
+def copy(tree: Any) -> Any:
+    """New buffers with the same values, so that state never shares memory with ``params``."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def scale(factor: jax.Array, leaf: jax.Array) -> jax.Array:
+    """``factor * leaf`` computed in the leaf's dtype or float32, in the leaf's dtype."""
+    wide = at_least_float32(leaf.dtype)
+    return (factor.astype(wide) * leaf.astype(wide)).astype(leaf.dtype)
+
+
+def dot(a: jax.Array, b: jax.Array, dtype: Any, axis: Any = None) -> jax.Array:
+    """``Re <a, b>`` over ``axis``, accumulated in the real ``dtype``."""
+    product = lambda x, y: jnp.sum(x.astype(dtype) * y.astype(dtype), axis=axis)
+    if jnp.iscomplexobj(a):
+        return product(a.real, b.real) + product(a.imag, b.imag)
+    return product(a, b)
