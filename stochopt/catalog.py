@@ -1,0 +1,198 @@
+"""One row per method: its factory, family, paper, what it needs, and how to run it."""
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import optax
+
+from stochopt.compositional import scsc
+from stochopt.model_building import smb, smb_independent
+from stochopt.orthogonal import adago
+from stochopt.problems import ORACLES, Problem
+
+# Factory arguments that are fields of a problem: the oracles, and the shapes that go with them.
+_FROM_PROBLEM = (*ORACLES, "inner_shape")
+
+
+class UnknownMethodError(ValueError):
+    """No method of that name; the message offers the nearest ones."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Method:
+    """A method, as experiments, tests, documentation and the command line see it.
+
+    Attributes:
+      name: unique; optax's own methods carry the path below ``optax``.
+      factory: returns the transformation. Arguments named like an oracle (or
+        ``inner_shape``) are taken from the :class:`stochopt.problems.Problem`.
+      family: heading of the list.
+      summary: one line.
+      paper: authors, year and where to read it.
+      defaults: hyper-parameters that differ from the factory's own or that it has no default for.
+      gradient_of: the oracle whose gradient is fed to ``update``; ``None`` for an estimator, which
+        calls its oracles itself.
+      gradient_counter: name in the state that counts gradient evaluations; ``None`` means that
+        every update costs one.
+      eval_params: ``eval_params(state, params)``, the point to evaluate.
+      seeds: how an experiment batches seeds: ``"vmap"``, or ``"map"`` for methods that branch
+        (``vmap`` runs both branches of a ``cond``).
+    """
+
+    name: str
+    factory: Callable[..., optax.GradientTransformation]
+    family: str
+    summary: str
+    paper: str
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    gradient_of: str | None = "loss"
+    gradient_counter: str | None = None
+    eval_params: Callable[[Any, Any], Any] = lambda state, params: params
+    seeds: Literal["vmap", "map"] = "vmap"
+
+    @property
+    def bound(self) -> tuple[str, ...]:
+        """Arguments of the factory that the problem supplies."""
+        return tuple(n for n in inspect.signature(self.factory).parameters if n in _FROM_PROBLEM)
+
+    @property
+    def oracles(self) -> tuple[str, ...]:
+        """Every oracle that a problem must offer."""
+        bound = (name for name in self.bound if name in ORACLES)
+        return tuple(filter(None, (self.gradient_of, *bound)))
+
+    @property
+    def hyperparams(self) -> dict[str, Any]:
+        """Every hyper-parameter with its default; ``inspect.Parameter.empty`` without one."""
+        parameters = inspect.signature(self.factory).parameters.values()
+        own = {p.name: p.default for p in parameters if p.name not in _FROM_PROBLEM}
+        return {**own, **self.defaults}
+
+    def make(self, problem: Problem, **hyperparams: Any) -> optax.GradientTransformationExtraArgs:
+        """Builds the transformation for ``problem``.
+
+        Raises:
+          ValueError: the problem lacks an oracle, or a hyper-parameter is unknown.
+        """
+        if missing := problem.missing(self.oracles):
+            raise ValueError(
+                f"{self.name} needs the oracles {', '.join(self.oracles)}; "
+                f"problem {problem.name!r} has no {', '.join(missing)}."
+            )
+        if unknown := set(hyperparams) - set(self.hyperparams):
+            raise ValueError(
+                f"{self.name} has no hyper-parameter {', '.join(sorted(unknown))}; "
+                f"it has {', '.join(self.hyperparams)}."
+            )
+        bound = {name: getattr(problem, name) for name in self.bound}
+        transformation = self.factory(**bound, **{**self.defaults, **hyperparams})
+        return optax.with_extra_args_support(transformation)
+
+
+METHODS = (
+    Method(
+        name="adago",
+        factory=adago,
+        family="orthogonal",
+        summary="AdaGrad step sizes on orthogonalized momentum; AdamW for vectors",
+        paper="Zhang et al. 2025, arXiv:2509.02981",
+    ),
+    Method(
+        name="smb",
+        factory=smb,
+        family="model building",
+        summary="models the curvature that a rejected step met",
+        paper="Birbil et al. 2024, arXiv:2111.07058",
+        gradient_counter="num_gradients",
+        seeds="map",
+    ),
+    Method(
+        name="smb_independent",
+        factory=smb_independent,
+        family="model building",
+        summary="the same with a fresh batch for the model (SMBi)",
+        paper="Birbil et al. 2024, arXiv:2111.07058",
+        gradient_counter="num_gradients",
+        seeds="map",
+    ),
+    Method(
+        name="scsc",
+        factory=scsc,
+        family="compositional",
+        summary="a function of an expectation, inner value tracked with correction",
+        paper="Chen, Sun, Yin 2021, arXiv:2008.10847",
+        gradient_of=None,
+    ),
+)
+
+# optax's own methods at the learning rates its documentation or its tests use; any other one races
+# by its path below ``optax`` once a learning rate is given.
+_OPTAX_DEFAULTS: dict[str, dict[str, Any]] = {
+    "sgd": {"learning_rate": 0.1},
+    "adam": {"learning_rate": 1e-3},
+    "adamw": {"learning_rate": 1e-3},
+    "lion": {"learning_rate": 1e-4},
+    "polyak_sgd": {},
+    "contrib.muon": {"learning_rate": 0.02},
+    "contrib.momo": {"learning_rate": 1.0},
+    "contrib.momo_adam": {"learning_rate": 1e-2},
+    "contrib.prodigy": {"learning_rate": 1.0},
+    "contrib.schedule_free_adamw": {"learning_rate": 2.5e-3},
+}
+_OPTAX_EVAL_PARAMS = {
+    "contrib.schedule_free_adamw": optax.contrib.schedule_free_eval_params,
+    "contrib.schedule_free_sgd": optax.contrib.schedule_free_eval_params,
+}
+
+
+def _optax_method(path: str) -> Method | None:
+    """The row of ``optax.<path>``, if that is a public factory of a whole optimizer."""
+    target: Any = optax
+    for part in path.split("."):
+        target = None if part.startswith("_") else getattr(target, part, None)
+    if not inspect.isfunction(target) or not any(
+        name.endswith("learning_rate") for name in inspect.signature(target).parameters
+    ):
+        return None
+    options = {"eval_params": _OPTAX_EVAL_PARAMS[path]} if path in _OPTAX_EVAL_PARAMS else {}
+    return Method(
+        name=path,
+        factory=target,
+        family="optax",
+        summary=(inspect.getdoc(target) or "").split("\n")[0].rstrip("."),
+        paper="see its documentation",
+        defaults=_OPTAX_DEFAULTS.get(path, {}),
+        **options,
+    )
+
+
+def methods(*, optax_too: bool = True) -> tuple[Method, ...]:
+    """Our methods, and optax's that have a default learning rate."""
+    others = [_optax_method(path) for path in _OPTAX_DEFAULTS] if optax_too else []
+    return METHODS + tuple(filter(None, others))
+
+
+def find(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+      UnknownMethodError: there is none; the message names the nearest.
+    """
+    for method in METHODS:
+        if method.name == name:
+            return method
+    if method := _optax_method(name.removeprefix("optax.")):
+        return method
+    known = [method.name for method in methods()]
+    raise UnknownMethodError(f"unknown optimizer {name!r}; {nearest(name, known)}")
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Says which of the ``known`` names a misspelt one may have meant."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"known are {', '.join(known)}."

@@ -1,0 +1,65 @@
+"""The problem object: oracles by name, metrics, and what is known of the solution."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+Params = Any
+Batch = Any
+
+#: Functions of a :class:`Problem` that a method may need.
+ORACLES = ("loss", "inner", "outer")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """A stochastic optimization problem. It knows no solver.
+
+    All functions are pure and can be transformed by JAX. Oracles that a problem does not have are
+    ``None``.
+
+    Attributes:
+      name: what the command line calls it.
+      summary: one line.
+      init: ``init(key) -> params``, a starting point.
+      sample: ``sample(key) -> batch``, one batch for one update.
+      metrics: ``metrics(params) -> dict`` of scalars, exact or on fixed data.
+      objective: the metric that methods minimize; it is drawn and compared.
+      score: a second metric for tables, such as a test accuracy.
+      target: the value of ``objective`` that counts as solved.
+      loss: ``loss(params, batch) -> scalar``. Where ``inner`` and ``outer`` exist this is the naive
+        plug-in loss ``outer(inner(params, batch), params, batch)``, whose gradient is biased.
+      inner: ``inner(params, batch) -> y``, the batch mean of an inner function.
+      outer: ``outer(y, params, batch) -> scalar``.
+      levels: named values of ``objective`` worth a line in a picture, such as a predicted limit.
+      optimum: the minimizer, where a closed form is known.
+    """
+
+    name: str
+    summary: str
+    init: Callable[[jax.Array], Params]
+    sample: Callable[[jax.Array], Batch]
+    metrics: Callable[[Params], dict[str, jax.Array]]
+    objective: str
+    score: str | None = None
+    target: float | None = None
+    loss: Callable[[Params, Batch], jax.Array] | None = None
+    inner: Callable[[Params, Batch], Any] | None = None
+    outer: Callable[[Any, Params, Batch], jax.Array] | None = None
+    levels: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    optimum: Params | None = None
+
+    @property
+    def inner_shape(self) -> Any:
+        """Shapes and dtypes of the inner value, or ``None`` without an ``inner``."""
+        if self.inner is None:
+            return None
+        return jax.eval_shape(
+            lambda key: self.inner(self.init(key), self.sample(key)), jax.random.key(0)
+        )
+
+    def missing(self, oracles: tuple[str, ...]) -> list[str]:
+        """The names among ``oracles`` that this problem does not offer."""
+        return [name for name in oracles if getattr(self, name) is None]

@@ -1,0 +1,31 @@
+"""Eight CPU devices, strict numerics on demand, and one hypothesis profile."""
+
+import hypothesis
+import jax
+import pytest
+
+# Before anything touches a device.
+jax.config.update("jax_num_cpu_devices", 8)
+
+hypothesis.settings.register_profile(
+    "stochopt", deadline=None, max_examples=50, derandomize=True, print_blob=True
+)
+hypothesis.settings.load_profile("stochopt")
+
+
+@pytest.fixture
+def x64():
+    """Double precision for one test."""
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def strict():
+    """No silent dtype or rank promotion for one test."""
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    yield
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    jax.config.update("jax_numpy_rank_promotion", "allow")
