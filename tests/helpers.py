@@ -1,10 +1,10 @@
-"""Problems for the acceptance suite: every oracle of the vocabulary, over any tree of parameters."""
+"""Problems for the acceptance suite: every oracle of the vocabulary over any parameter tree."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from stochopt import catalog
+from stochopt import _tree, catalog
 from stochopt.experiments import gradient_and_extras
 from stochopt.problems import Problem
 
@@ -20,10 +20,11 @@ def tree_problem(make_params, objective=None):
     minimize the same thing.
     """
     if objective is None:
-        objective = lambda params: sum(
-            jnp.sum(jnp.square(jnp.abs(x - 1.0).astype(jnp.float32)))
-            for x in jax.tree.leaves(params)
-        )
+
+        def objective(params):
+            leaves = jax.tree.leaves(params)
+            return sum(jnp.sum(jnp.abs(at_least_float32(x) - 1.0) ** 2) for x in leaves)
+
     loss = lambda params, batch: batch * objective(params)
     return Problem(
         name="tree",
@@ -36,6 +37,10 @@ def tree_problem(make_params, objective=None):
         inner=loss,
         outer=lambda value, params, batch: value,
     )
+
+
+def at_least_float32(x):
+    return x.astype(_tree.at_least_float32(x.dtype))
 
 
 def make_step(problem, method, optimizer):
