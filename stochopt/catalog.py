@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import jax.numpy as jnp
 import optax
 
 from stochopt.compositional import scsc
@@ -92,6 +93,11 @@ class Method:
         return optax.with_extra_args_support(transformation)
 
 
+def inverse_sqrt(start: float, knee: float) -> optax.Schedule:
+    r"""The schedule :math:`s / \sqrt{1 + t / k}`: flat for ``knee`` updates, then decaying."""
+    return lambda count: start / jnp.sqrt(1 + count / knee)
+
+
 METHODS = (
     Method(
         name="adago",
@@ -106,6 +112,7 @@ METHODS = (
         family="model building",
         summary="models the curvature that a rejected step met",
         paper="Birbil et al. 2024, arXiv:2111.07058",
+        defaults={"adjust_every": 20},
         gradient_counter="num_gradients",
         seeds="map",
     ),
@@ -115,6 +122,7 @@ METHODS = (
         family="model building",
         summary="the same with a fresh batch for the model (SMBi)",
         paper="Birbil et al. 2024, arXiv:2111.07058",
+        defaults={"adjust_every": 20},
         gradient_counter="num_gradients",
         seeds="map",
     ),
@@ -124,6 +132,8 @@ METHODS = (
         family="compositional",
         summary="a function of an expectation, inner value tracked with correction",
         paper="Chen, Sun, Yin 2021, arXiv:2008.10847",
+        # Its theorem asks for rates that fall like 1 / sqrt(t); a constant one leaves a bias.
+        defaults={"learning_rate": inverse_sqrt(0.05, 100), "tracker_rate": inverse_sqrt(0.2, 10)},
         gradient_of=None,
     ),
 )

@@ -111,8 +111,7 @@ class Program:
         begin = end = jnp.zeros([], jnp.int32)
         keys = jax.random.split(jax.random.key(0), num_seeds)
         before = time.perf_counter()
-        lower_start = jax.jit(over_seeds(start, 1)).lower(keys, traced)
-        self.start = lower_start.compile()
+        self.start = jax.jit(over_seeds(start, 1)).lower(keys, traced).compile()
         carry = jax.eval_shape(over_seeds(start, 1), keys, traced)
         donating = jax.jit(over_seeds(advance, 3), donate_argnums=0)
         self.advance = donating.lower(carry, keys, begin, end, traced).compile()
@@ -228,6 +227,17 @@ class Run:
     def _record(self, step: int, seconds: float) -> None:
         records = self.program.measure(self._carry, jnp.asarray(step, jnp.int32))
         self._rows.append((step, seconds, jax.device_get(records)))
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a record yet."""
+        return bool(self._rows)
+
+    def latest(self) -> str:
+        """The median objective of the last record, for a progress line."""
+        objective = self.program.problem.objective
+        value = np.median(self._rows[-1][2].metrics[objective])
+        return f"{objective.replace('_', ' ')} {value:.2e}"
 
     @property
     def result(self) -> RunResult:

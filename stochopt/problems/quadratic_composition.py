@@ -26,7 +26,9 @@ def quadratic_composition(
     ridge: float = 0.1,
     seed: int = 0,
 ) -> Problem:
-    r"""The problem above with random :math:`A, b, c` and a random positive definite :math:`Q`.
+    r"""A quadratic of an expectation with multiplicative noise and closed forms.
+
+    The problem of the module text; :math:`A, b, c` and the positive definite :math:`Q` are random.
 
     Args:
       dimension: of :math:`x`.

@@ -1,0 +1,305 @@
+"""The command line: ``stochopt list`` and ``stochopt race``."""
+
+import ast
+import inspect
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+try:
+    import rich.box
+    import rich.console
+    import rich.progress
+    import rich.table
+    import rich.text
+    import typer
+except ImportError:
+    sys.exit("The command line needs an extra: pip install 'stochopt[experiments]'.")
+
+from stochopt import catalog
+from stochopt.problems import PROBLEMS, Problem
+
+app = typer.Typer(
+    help="Stochastic optimization in optax's shape: list the methods, race them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DEFAULT_RACE = "adago,smb,adam,contrib.muon,sgd"
+
+
+@app.command("list")
+def list_methods(
+    json_output: Annotated[bool, typer.Option("--json", help="Machine-readable rows.")] = False,
+) -> None:
+    """Lists methods with family, paper and the oracles they need, and the problems."""
+    rows = [
+        {
+            "name": method.name,
+            "family": method.family,
+            "paper": method.paper,
+            "oracles": list(method.oracles),
+            "summary": method.summary,
+        }
+        for method in catalog.methods()
+    ]
+    if json_output:
+        print(json.dumps(rows, indent=1))
+        return
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", no_wrap=True, min_width=max(len(row["name"]) for row in rows))
+    for head in ("family", "oracles", "paper", "what it does"):
+        table.add_column(head, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        oracles = ", ".join(row["oracles"])
+        table.add_row(row["name"], row["family"], oracles, row["paper"], row["summary"])
+    console = _console()
+    console.print(table)
+    console.print("Any other optimizer of optax races by its path, such as contrib.dog.\n")
+    console.print("Problems:")
+    for name, factory in PROBLEMS.items():
+        first_line = (inspect.getdoc(factory) or "").split("\n")[0]
+        console.print(f"  {name:24}{first_line}", highlight=False, no_wrap=True)
+
+
+@app.command("race")
+def race_command(
+    problem_name: Annotated[
+        str, typer.Argument(metavar="PROBLEM", help="See `stochopt list`.")
+    ] = "digits",
+    optimizers: Annotated[
+        str, typer.Option(help="Names from `stochopt list`, separated by commas.")
+    ] = DEFAULT_RACE,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions of each optimizer.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of each optimizer.")] = 1000,
+    sweep: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=V1,V2,...", help="Values of one hyper-parameter to try."),
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Objective that counts as solved; default: the problem's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random key.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for CSV, JSON and pictures; default: race/PROBLEM.")
+    ] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the JSON record instead of a table.")
+    ] = False,
+) -> None:
+    """Races optimizers on a problem, seed by seed on the same starting points and batches.
+
+    Every entry gets the same number of updates. Ctrl-C ends the race early and keeps what was
+    measured.
+    """
+    # Imported here: matplotlib and the compiler take a second that `stochopt list` need not wait.
+    from stochopt.experiments import race as racing
+    from stochopt.experiments import report
+
+    methods = _find_methods(optimizers)
+    chosen_sweep = _parse_sweep(sweep, methods)
+    problem = _find_problem(problem_name)
+    _check_entries(problem, methods, chosen_sweep)
+    folder = _writable(out or Path("race") / problem.name)
+
+    console = _console(stderr=json_output)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with _Progress(console, methods, steps, chosen_sweep) as progress:
+        result = racing.race(
+            problem,
+            methods,
+            num_steps=steps,
+            num_seeds=seeds,
+            seed=seed,
+            sweep=chosen_sweep,
+            target=target,
+            on_progress=progress,
+        )
+    # Numbers first: no later error loses them.
+    report.write_csv(result, folder / "race.csv")
+    report.write_json(result, folder / "race.json")
+    if json_output:
+        print(json.dumps(report.as_json(result), indent=1))
+    else:
+        _print_table(console, report.table(result))
+    written = [folder / "race.csv", folder / "race.json", *_draw(result, folder)]
+    console.print("written: " + ", ".join(str(path) for path in written), soft_wrap=True)
+    if not result.results:
+        raise typer.Exit(1)
+    if result.interrupted:
+        raise typer.Exit(130)
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _draw(result: Any, folder: Path) -> list[Path]:
+    """Race picture and, with a sweep, the sweep's; nothing was measured, nothing is drawn."""
+    from stochopt.experiments import plots
+
+    if not result.results:
+        return []
+    paths = plots.save(plots.race_figure(result), folder / "race")
+    if result.sweep is not None:
+        paths += plots.save(plots.sweep_figure(result), folder / "sweep")
+    return paths
+
+
+def _console(*, stderr: bool = False) -> rich.console.Console:
+    console = rich.console.Console(stderr=stderr)
+    if not console.is_terminal:  # a file has no width that a table must fit
+        console.width = 200
+    return console
+
+
+def _find_methods(names: str) -> list[catalog.Method]:
+    try:
+        return [catalog.find(name.strip()) for name in dict.fromkeys(names.split(","))]
+    except catalog.UnknownMethodError as error:
+        raise typer.BadParameter(str(error), param_hint="--optimizers") from None
+
+
+def _find_problem(name: str) -> Problem:
+    if name not in PROBLEMS:
+        raise typer.BadParameter(
+            f"unknown problem {name!r}; {catalog.nearest(name, list(PROBLEMS))}",
+            param_hint="PROBLEM",
+        )
+    return PROBLEMS[name]()
+
+
+def _parse_sweep(text: str | None, methods: Sequence[catalog.Method]) -> Any:
+    from stochopt.experiments.race import Sweep
+
+    if text is None:
+        return None
+    name, _, values = text.partition("=")
+    having = [method for method in methods if name in method.hyperparams]
+    try:
+        parsed = [ast.literal_eval(value.strip()) for value in values.split(",")]
+        if not all(type(value) in (int, float) for value in parsed):
+            raise ValueError
+    except (ValueError, SyntaxError):
+        raise typer.BadParameter(
+            f"expected NAME=V1,V2,... with numbers, got {text!r}", param_hint="--sweep"
+        ) from None
+    if not having:
+        known = sorted({name for method in methods for name in method.hyperparams})
+        raise typer.BadParameter(
+            f"no optimizer here has a hyper-parameter {name!r}; {catalog.nearest(name, known)}",
+            param_hint="--sweep",
+        )
+    # Whole numbers stay whole only for hyper-parameters that count something.
+    counts = any(_is_count(method.hyperparams[name]) for method in having)
+    return Sweep(name, tuple(parsed if counts else map(float, parsed)))
+
+
+def _is_count(default: Any) -> bool:
+    return default is None or type(default) is int
+
+
+def _check_entries(problem: Problem, methods: Sequence[catalog.Method], sweep: Any) -> None:
+    """Builds every transformation once, so that bad arguments stop the race before it starts."""
+    for method in methods:
+        swept = sweep is not None and sweep.name in method.hyperparams
+        for value in sweep.values if swept else [None]:
+            settings = {sweep.name: value} if swept else {}
+            try:
+                method.make(problem, **settings)
+            except (TypeError, ValueError) as error:
+                hint = "" if swept else "; give what is missing with --sweep NAME=VALUE"
+                raise typer.BadParameter(
+                    f"{method.name}: {error}{hint if isinstance(error, TypeError) else ''}",
+                    param_hint="--optimizers",
+                ) from None
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise typer.BadParameter(
+            f"cannot write to {folder}: {error.strerror}", param_hint="--out"
+        ) from None
+    return folder
+
+
+class _Progress:
+    """One live bar per method on a terminal; a plain line per method's tenth elsewhere."""
+
+    def __init__(
+        self,
+        console: rich.console.Console,
+        methods: Sequence[catalog.Method],
+        num_steps: int,
+        sweep: Any,
+    ):
+        self._console, self._num_steps = console, num_steps
+        self._entries = {
+            method.name: len(sweep.values) if sweep and sweep.name in method.hyperparams else 1
+            for method in methods
+        }
+        self._done: dict[int, int] = {}
+        self._live = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description:28}"),
+            rich.progress.BarColumn(bar_width=30),
+            rich.progress.TaskProgressColumn(),
+            rich.progress.TextColumn("{task.fields[state]:24}"),
+            rich.progress.TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks = {
+            name: self._live.add_task(name, total=count * num_steps, state="waiting")
+            for name, count in self._entries.items()
+        }
+
+    def __enter__(self) -> "_Progress":
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def __call__(self, entry: Any, step: int) -> None:
+        name = entry.method.name
+        if step < 0:
+            self._live.update(self._tasks[name], state="compiling")
+            return
+        advance = step - self._done.get(id(entry), 0)
+        self._done[id(entry)] = step
+        state = entry.run.latest()
+        self._live.update(self._tasks[name], advance=advance, state=state)
+        tenth = max(1, self._num_steps // 10)
+        if not self._console.is_terminal and step // tenth > (step - advance) // tenth:
+            self._console.print(f"{name}: {step} of {self._num_steps} updates, {state}")
+
+
+def _print_table(console: rich.console.Console, content: Any) -> None:
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for position, head in enumerate(content.heads):
+        is_text = position in (0, len(content.heads) - 1)
+        table.add_column(head, justify="left" if is_text else "right", overflow="fold")
+    for index, row in enumerate(content.rows):
+        bold = ["bold" if (index, column) in content.best else "" for column in range(len(row))]
+        table.add_row(*map(rich.text.Text, row, bold))
+    console.print(table)
+    for note in content.notes:
+        console.print(note, style="dim", highlight=False)
+
+
+def main() -> None:
+    """Entry point of the ``stochopt`` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
