@@ -194,8 +194,8 @@ def find(name: str) -> Method:
     for method in METHODS:
         if method.name == name:
             return method
-    if method := _optax_method(name.removeprefix("optax.")):
-        return method
+    if found := _optax_method(name.removeprefix("optax.")):
+        return found
     known = [method.name for method in methods()]
     raise UnknownMethodError(f"unknown optimizer {name!r}; {nearest(name, known)}")
 

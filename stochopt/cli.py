@@ -37,7 +37,7 @@ def list_methods(
     json_output: Annotated[bool, typer.Option("--json", help="Machine-readable rows.")] = False,
 ) -> None:
     """Lists methods with family, paper and the oracles they need, and the problems."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": method.name,
             "family": method.family,
@@ -205,17 +205,16 @@ def _is_count(default: Any) -> bool:
 
 def _check_entries(problem: Problem, methods: Sequence[catalog.Method], sweep: Any) -> None:
     """Builds every transformation once, so that bad arguments stop the race before it starts."""
+    from stochopt.experiments.race import settings
+
     for method in methods:
-        swept = sweep is not None and sweep.name in method.hyperparams
-        for value in sweep.values if swept else [None]:
-            settings = {sweep.name: value} if swept else {}
+        for hyperparams in settings(method, sweep):
             try:
-                method.make(problem, **settings)
+                method.make(problem, **hyperparams)
             except (TypeError, ValueError) as error:
-                hint = "" if swept else "; give what is missing with --sweep NAME=VALUE"
+                hint = "; --sweep NAME=VALUE gives one" if isinstance(error, TypeError) else ""
                 raise typer.BadParameter(
-                    f"{method.name}: {error}{hint if isinstance(error, TypeError) else ''}",
-                    param_hint="--optimizers",
+                    f"{method.name}: {error}{hint}", param_hint="--optimizers"
                 ) from None
 
 
@@ -242,11 +241,9 @@ class _Progress:
         num_steps: int,
         sweep: Any,
     ):
+        from stochopt.experiments.race import settings
+
         self._console, self._num_steps = console, num_steps
-        self._entries = {
-            method.name: len(sweep.values) if sweep and sweep.name in method.hyperparams else 1
-            for method in methods
-        }
         self._done: dict[int, int] = {}
         self._live = rich.progress.Progress(
             rich.progress.TextColumn("{task.description:28}"),
@@ -258,8 +255,10 @@ class _Progress:
             disable=not console.is_terminal,
         )
         self._tasks = {
-            name: self._live.add_task(name, total=count * num_steps, state="waiting")
-            for name, count in self._entries.items()
+            method.name: self._live.add_task(
+                method.name, total=len(settings(method, sweep)) * num_steps, state="waiting"
+            )
+            for method in methods
         }
 
     def __enter__(self) -> "_Progress":

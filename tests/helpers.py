@@ -1,5 +1,8 @@
 """Problems for the acceptance suite: every oracle of the vocabulary over any parameter tree."""
 
+import functools
+import inspect
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -53,6 +56,45 @@ def make_step(problem, method, optimizer):
     return step
 
 
+def hyperparam_factory(problem, method):
+    """The method's factory with its oracles bound: a function of the hyper-parameters alone.
+
+    It keeps their names, defaults and annotations, which ``optax.inject_hyperparams`` reads.
+    """
+    signature = inspect.signature(method.factory)
+    free = [p for name, p in signature.parameters.items() if name not in method.bound]
+    free = [p.replace(default=method.hyperparams[p.name]) for p in free]
+    signature = signature.replace(parameters=free)
+
+    @functools.wraps(method.factory)
+    def factory(*args, **kwargs):
+        return method.make(problem, **signature.bind(*args, **kwargs).arguments)
+
+    factory.__signature__ = signature
+    return factory
+
+
 def types(tree):
     """Shape, dtype, weak type and sharding of every leaf."""
     return jax.tree.map(jax.typeof, tree)
+
+
+def required_extras(method):
+    """The extra arguments without which ``update`` of this method raises ``TypeError``."""
+    problem = tree_problem(lambda: {"matrix": jnp.ones((3, 2)), "vector": jnp.ones(2)})
+    optimizer = method.make(problem)
+    params = problem.init(None)
+
+    def update_without(name):
+        grad, extras = gradient_and_extras(problem, method, params, jnp.ones([]))
+        extras.pop(name)
+        return optimizer.update(grad, optimizer.init(params), params, **extras)
+
+    _, offered = gradient_and_extras(problem, method, params, jnp.ones([]))
+    required = {}
+    for name in offered:
+        try:
+            jax.eval_shape(lambda name=name: update_without(name))
+        except TypeError as error:
+            required[name] = str(error)
+    return required

@@ -20,7 +20,7 @@ Outer = Callable[[Any, Any, Any], jax.Array]
 class EstimateCompositionalState(NamedTuple):
     """State of :func:`estimate_compositional`."""
 
-    count: jax.Array  # shape=(), dtype=int32
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=int32
     tracker: Any  # the tracker's own state
     estimated_value: jax.Array  # f at the tracked value; shape=(), float32 or wider
 

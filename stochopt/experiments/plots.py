@@ -42,7 +42,7 @@ _COLORS = {
 _LINE_OF_TEXT = 0.065  # height of a name, as a fraction of the axis
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.5, 1.5)))
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -178,7 +178,7 @@ def _guides(ax: Axes, race: RaceResult) -> None:
 
 def _name_lines(axes: Sequence[Axes]) -> None:
     """Names at the ends of at most six lines in the last panel; a legend beyond."""
-    lines = [line for line in axes[-1].get_lines() if not line.get_label().startswith("_")]
+    lines = [line for line in axes[-1].get_lines() if not str(line.get_label()).startswith("_")]
     if len(lines) > 6:
         axes[0].legend(fontsize=10, frameon=False)
         return
@@ -201,7 +201,7 @@ def _name_lines(axes: Sequence[Axes]) -> None:
                 upper[0] += overlap / 2
     for height, end, line in ends:
         ax.annotate(
-            line.get_label(),
+            str(line.get_label()),
             xy=end,
             xytext=(1.03, height),
             textcoords="axes fraction",

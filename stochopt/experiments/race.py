@@ -98,6 +98,13 @@ def decades(results: Sequence[RunResult], name: str, target: float) -> float:
     return float(sum(np.log10(b / a) for (a, here), (b, there) in pairs if here and there))
 
 
+def settings(method: Method, sweep: Sweep | None) -> list[dict[str, Any]]:
+    """The hyper-parameters a method is run at: one dict per value of the sweep, if it has it."""
+    if sweep is None or sweep.name not in method.hyperparams:
+        return [{}]
+    return [{sweep.name: value} for value in sweep.values]
+
+
 def race(
     problem: Problem,
     methods: Sequence[Method],
@@ -130,9 +137,7 @@ def race(
       The results, errors and settings.
     """
     entries = [
-        Entry(method, {sweep.name: value} if value is not None else {})
-        for method in methods
-        for value in (sweep.values if sweep and sweep.name in method.hyperparams else [None])
+        Entry(method, hyperparams) for method in methods for hyperparams in settings(method, sweep)
     ]
     interrupted = False
     try:

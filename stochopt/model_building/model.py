@@ -29,13 +29,15 @@ import jax
 import jax.numpy as jnp
 
 
-def _safe_ratio(numerator: jax.Array, denominator: jax.Array, otherwise: float) -> jax.Array:
+def _safe_ratio(
+    numerator: jax.Array | float, denominator: jax.Array, otherwise: float
+) -> jax.Array:
     zero = denominator == 0
     return jnp.where(zero, otherwise, numerator / jnp.where(zero, 1, denominator))
 
 
 def same_batch_step(
-    alpha: jax.Array, eta: jax.Array, g_norm: jax.Array, y_norm: jax.Array
+    alpha: jax.Array, eta: jax.typing.ArrayLike, g_norm: jax.Array, y_norm: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     r"""Coefficients of SMB's step :math:`c_g g + c_y y`.
 
@@ -63,7 +65,7 @@ def same_batch_step(
 
 def independent_batch_step(
     alpha: jax.Array,
-    eta: jax.Array,
+    eta: jax.typing.ArrayLike,
     g_norm: jax.Array,
     y_norm: jax.Array,
     gy: jax.Array,

@@ -21,7 +21,7 @@ _BLIND_SHRINKAGE = 0.1  # of the trial step, where the gradient at the trial poi
 class SmbState(NamedTuple):
     """State of :func:`smb`."""
 
-    count: jax.Array  # shape=(), dtype=int32
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=int32
     num_gradients: jax.Array  # gradient evaluations so far; shape=(), dtype=int32
     num_model_steps: jax.Array  # in the running adjustment period; shape=(), dtype=int32
     adjustment: jax.Array  # factor on the learning rate; shape=(), float32 or wider
@@ -31,7 +31,7 @@ class SmbState(NamedTuple):
 class SmbIndependentState(NamedTuple):
     """State of :func:`smb_independent`."""
 
-    count: jax.Array  # shape=(), dtype=int32
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=int32
     num_gradients: jax.Array  # gradient evaluations so far; shape=(), dtype=int32
     num_model_steps: jax.Array  # in the running adjustment period; shape=(), dtype=int32
     adjustment: jax.Array  # factor on the learning rate; shape=(), float32 or wider

@@ -16,7 +16,7 @@ from stochopt.orthogonal.newton_schulz import Orthogonalizer, newton_schulz
 class ScaleByAdagoState(NamedTuple):
     """State of :func:`scale_by_adago`."""
 
-    count: jax.Array  # shape=(), dtype=int32
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=int32
     mu: optax.Updates  # momentum, like params
     accumulator: optax.Updates  # a float32 (or wider) number per matrix, shape = batch axes
     step_size: optax.Updates  # the last step size of each matrix, like accumulator
@@ -115,8 +115,8 @@ def scale_by_adago(
         return ScaleByAdagoState(
             count=jnp.zeros([], jnp.int32),
             mu=optax.tree.zeros_like(params, dtype=mu_dtype),
-            accumulator=treedef.unflatten(start),
-            step_size=treedef.unflatten(zeros),
+            accumulator=jax.tree.unflatten(treedef, start),
+            step_size=jax.tree.unflatten(treedef, zeros),
         )
 
     def update_fn(
@@ -134,16 +134,17 @@ def scale_by_adago(
             ).astype(v.dtype)
             v = v + jnp.square(clipped)
             size = jnp.maximum(min_step_size, rate * clipped / jnp.sqrt(v)).astype(v.dtype)
-            mu = (momentum * mu + (1 - momentum) * g.astype(mu.dtype)).astype(mu.dtype)
+            moment = momentum * mu + (1 - momentum) * g.astype(mu.dtype)
+            mu = jnp.asarray(moment, mu.dtype)
             direction = matrices.map_matrices(polar, mu, axes)
             update = jnp.expand_dims(size, axes.matrix) * direction
             return update.astype(g.dtype), mu, v, size
 
         grads, treedef = jax.tree.flatten(updates)
-        mus, accumulators = (treedef.flatten_up_to(t) for t in (state.mu, state.accumulator))
+        mus, accumulators = map(jax.tree.leaves, (state.mu, state.accumulator))
         stepped = map(step, grads, mus, accumulators, axes_of(updates))
         columns = list(zip(*stepped, strict=True)) or [()] * 4
-        update, mu, accumulator, step_size = (treedef.unflatten(c) for c in columns)
+        update, mu, accumulator, step_size = (jax.tree.unflatten(treedef, c) for c in columns)
         count = optax.safe_increment(state.count)
         return update, ScaleByAdagoState(count, mu, accumulator, step_size)
 

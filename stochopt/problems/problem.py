@@ -54,10 +54,11 @@ class Problem:
     @property
     def inner_shape(self) -> Any:
         """Shapes and dtypes of the inner value, or ``None`` without an ``inner``."""
-        if self.inner is None:
+        inner = self.inner
+        if inner is None:
             return None
         return jax.eval_shape(
-            lambda key: self.inner(self.init(key), self.sample(key)), jax.random.key(0)
+            lambda key: inner(self.init(key), self.sample(key)), jax.random.key(0)
         )
 
     def missing(self, oracles: tuple[str, ...]) -> list[str]:
