@@ -64,6 +64,6 @@ def require_whole_tree(method: str, params: Any) -> None:
     is_masked = lambda x: isinstance(x, optax.MaskedNode)
     if any(is_masked(node) for node in jax.tree.leaves(params, is_leaf=is_masked)):
         raise TypeError(
-            f"{method}: an estimator evaluates its oracles at the whole params, so it stands first "
-            "in a plain chain; put optax.masked or optax.partition behind it, not around it."
+            f"{method} evaluates its oracles at the whole params, so it stands first in a plain "
+            "chain; put optax.masked or optax.partition behind it, not around it."
         )

@@ -98,6 +98,10 @@ def inverse_sqrt(start: float, knee: float) -> optax.Schedule:
     return lambda count: start / jnp.sqrt(1 + count / knee)
 
 
+# From the paper's step size downwards: with its limit of 20 the automatic step size grows, once the
+# loss is tiny, until a step kills every unit of a ReLU network.
+_ADJUSTED = {"adjust_every": 20, "max_learning_rate": 1.0}
+
 METHODS = (
     Method(
         name="adago",
@@ -112,7 +116,7 @@ METHODS = (
         family="model building",
         summary="models the curvature that a rejected step met",
         paper="Birbil et al. 2024, arXiv:2111.07058",
-        defaults={"adjust_every": 20},
+        defaults=_ADJUSTED,
         gradient_counter="num_gradients",
         seeds="map",
     ),
@@ -122,7 +126,7 @@ METHODS = (
         family="model building",
         summary="the same with a fresh batch for the model (SMBi)",
         paper="Birbil et al. 2024, arXiv:2111.07058",
-        defaults={"adjust_every": 20},
+        defaults=_ADJUSTED,
         gradient_counter="num_gradients",
         seeds="map",
     ),

@@ -95,10 +95,13 @@ def estimate_compositional(
         at = optax.tree.cast_like(tracked, sample)
         value, (slope, direct) = jax.value_and_grad(outer, argnums=(0, 1))(at, params, batch)
         (through_inner,) = pullback(slope)
-        return optax.tree.add(through_inner, direct), EstimateCompositionalState(
+        # Conjugated, as optax wants complex gradients; nothing changes for real ones.
+        gradient = optax.tree.conj(optax.tree.add(through_inner, direct))
+        return gradient, EstimateCompositionalState(
             count=optax.safe_increment(state.count),
             tracker=tracker_state,
-            estimated_value=value.astype(state.estimated_value.dtype),
+            # A copy: an outer function may return its argument, which the tracker keeps.
+            estimated_value=jnp.array(value, state.estimated_value.dtype),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -97,7 +97,7 @@ def race_figure(race: RaceResult) -> Figure:
             ):
                 ax.plot(x, middle, label=label(result.method, result.hyperparams), **style)
                 ax.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
-            _rate_axes(ax, [c[2] for c in curves])
+            _rate_axes(ax, curves)
             _guides(ax, race)
             ax.set_xlabel(head)
         axes[0].set_ylabel(race.problem.objective.replace("_", " "))
@@ -150,12 +150,14 @@ def save(figure: Figure, path: Path) -> list[Path]:
     return paths
 
 
-def _rate_axes(ax: Axes, medians: Sequence[np.ndarray]) -> None:
+def _rate_axes(ax: Axes, curves: Sequence[tuple[np.ndarray, ...]]) -> None:
+    """A logarithmic axis from the lowest quartile to above the start; explosions leave it."""
     ax.set_yscale("log")
-    starts = [m[0] for m in medians if np.isfinite(m[0])]
-    lows = [m[np.isfinite(m)].min() for m in medians if np.isfinite(m).any()]
-    if starts and min(lows) > 0:  # a run that explodes leaves the picture at the top
-        ax.set_ylim(0.7 * min(lows), 3 * max(starts))
+    lows = np.concatenate([low for _, low, _, _ in curves])
+    starts = np.array([middle[0] for _, _, middle, _ in curves])
+    positive = lows[np.isfinite(lows) & (lows > 0)]
+    if len(positive) and np.isfinite(starts).any():
+        ax.set_ylim(0.8 * positive.min(), 3 * starts[np.isfinite(starts)].max())
 
 
 def _guides(ax: Axes, race: RaceResult) -> None:
@@ -172,6 +174,7 @@ def _guides(ax: Axes, race: RaceResult) -> None:
             textcoords="offset points",
             fontsize=10,
             color="#444444",
+            zorder=1,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
         )
 

@@ -6,7 +6,6 @@ that slows down slows all of them, and an interruption leaves every entry equall
 
 import dataclasses
 import itertools
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -41,8 +40,9 @@ class Entry:
         return self.run.result if self.run is not None and self.run.started else None
 
     def fail(self, error: Exception) -> None:
-        """Keeps the error's last line; the race goes on."""
-        self.error = traceback.format_exception_only(error)[-1].strip()
+        """Keeps the error in one line; the race goes on."""
+        first_line = str(error).split("\n")[0]
+        self.error = f"{type(error).__name__}: {first_line}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ def gradient_and_extras(
     oracle = getattr(problem, method.gradient_of)
     value_fn = lambda point: oracle(point, batch)
     value, grad = jax.value_and_grad(value_fn)(params)
+    grad = optax.tree.conj(grad)  # as optax wants complex gradients; nothing changes for real ones
     return grad, {"value": value, "grad": grad, "value_fn": value_fn, "batch": batch}
 
 

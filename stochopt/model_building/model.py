@@ -30,7 +30,7 @@ import jax.numpy as jnp
 
 
 def _safe_ratio(
-    numerator: jax.Array | float, denominator: jax.Array, otherwise: float
+    numerator: jax.typing.ArrayLike, denominator: jax.Array, otherwise: float
 ) -> jax.Array:
     zero = denominator == 0
     return jnp.where(zero, otherwise, numerator / jnp.where(zero, 1, denominator))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from stochopt import _tree
-from stochopt._checks import check_range, require_extra, require_params
+from stochopt._checks import check_range, require_extra, require_params, require_whole_tree
 from stochopt.model_building.groups import GroupFn, Groups
 from stochopt.model_building.model import independent_batch_step, same_batch_step
 from stochopt.model_building.step_size import StepSizeRule
@@ -107,7 +107,7 @@ def _finite_or_blind(groups: Groups, y_norm: jax.Array, alpha: jax.Array, step: 
 
 
 def smb(
-    learning_rate: optax.ScalarOrSchedule = 0.5,
+    learning_rate: optax.ScalarOrSchedule = 1.0,
     *,
     eta: jax.typing.ArrayLike = 0.99,
     sufficient_decrease: jax.typing.ArrayLike = 0.1,
@@ -213,6 +213,7 @@ def smb(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SmbState]:
         require_params("smb", params)
+        require_whole_tree("smb", params)
         require_extra("smb", "value", value, "value=loss, value_fn=loss_fn")
         require_extra("smb", "value_fn", value_fn, "value=loss, value_fn=loss_fn")
         g = updates if grad is None else grad
@@ -245,7 +246,7 @@ def smb(
 
 
 def smb_independent(
-    learning_rate: optax.ScalarOrSchedule = 0.5,
+    learning_rate: optax.ScalarOrSchedule = 1.0,
     *,
     eta: jax.typing.ArrayLike = 0.99,
     sufficient_decrease: jax.typing.ArrayLike = 0.1,
@@ -313,6 +314,7 @@ def smb_independent(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SmbIndependentState]:
         require_params("smb_independent", params)
+        require_whole_tree("smb_independent", params)
         require_extra("smb_independent", "value", value, "value=loss, value_fn=loss_fn")
         require_extra("smb_independent", "value_fn", value_fn, "value=loss, value_fn=loss_fn")
         g = updates if grad is None else grad
@@ -321,6 +323,10 @@ def smb_independent(
         g_squared = groups.dot(g, g)
         trial = _try_step(_bind(value_fn, extra_args), params, g, alpha)
         accepted = _accept(sufficient_decrease, alpha, value, trial.value, g_squared)
+
+        # Outside of the cond: inside it, zeros like a concrete array forget its explicit layout.
+        no_step = optax.tree.zeros_like(trial.step)
+        nothing_kept = optax.tree.zeros_like(state.rejected_gradient)
 
         def model_step() -> tuple[optax.Updates, jax.Array, optax.Updates]:
             h = optax.tree.cast_like(state.rejected_gradient, g)
@@ -337,10 +343,10 @@ def smb_independent(
             )
             step = groups.combine((on_h, h), (on_g, g), (on_y, y))
             step = _finite_or_blind(groups, y_norm, alpha, step, h)
-            return step, jnp.zeros([], bool), optax.tree.zeros_like(state.rejected_gradient)
+            return step, jnp.zeros([], bool), nothing_kept
 
         def test_step() -> tuple[optax.Updates, jax.Array, optax.Updates]:
-            step = optax.tree.where(accepted, trial.step, optax.tree.zeros_like(trial.step))
+            step = optax.tree.where(accepted, trial.step, no_step)
             return step, ~accepted, optax.tree.cast_like(g, state.rejected_gradient)
 
         step, pending, kept = jax.lax.cond(state.pending, model_step, test_step)

@@ -137,7 +137,8 @@ def scale_by_adago(
             moment = momentum * mu + (1 - momentum) * g.astype(mu.dtype)
             mu = jnp.asarray(moment, mu.dtype)
             direction = matrices.map_matrices(polar, mu, axes)
-            update = jnp.expand_dims(size, axes.matrix) * direction
+            wide = _tree.at_least_float32(direction.dtype)
+            update = jnp.expand_dims(size, axes.matrix).astype(wide) * direction.astype(wide)
             return update.astype(g.dtype), mu, v, size
 
         grads, treedef = jax.tree.flatten(updates)

@@ -1,0 +1,101 @@
+"""optax's own test suites, run on every method of the catalog."""
+
+import pytest
+from optax_suites import Harness, load, replace_lookup, suite
+
+from stochopt import catalog
+
+#: Hyper-parameters with which each method comes within 3e-2 of the minimizers of the suites'
+#: parabolas and Rosenbrock functions, in 10,000 steps.
+HYPERPARAMS = {
+    "adago": {"learning_rate": 0.1, "adam_learning_rate": 0.01},
+    "smb": {"learning_rate": 0.02},
+    "smb_independent": {"learning_rate": 0.02},
+    "scsc": {"learning_rate": 1.1e-3},
+}
+
+HARNESS = Harness()
+FACTORIES = {method.name: HARNESS.factory(method) for method in catalog.METHODS}
+ROWS = tuple({"opt_name": name, "opt_kwargs": HYPERPARAMS.get(name, {})} for name in FACTORIES)
+UNWRAPPED = tuple({**row, "wrapper_name": None, "wrapper_kwargs": None} for row in ROWS)
+
+_contrib = load(
+    "optax.contrib._common_test",
+    HARNESS,
+    {
+        "_MAIN_OPTIMIZERS_UNDER_TEST": UNWRAPPED,
+        "_OTHER_OPTIMIZERS_UNDER_TEST": (),
+        "_ALL_OPTIMIZERS_UNDER_TEST": UNWRAPPED,
+    },
+)
+replace_lookup(_contrib, "_get_opt_factory", FACTORIES.__getitem__)
+ContribTest = suite(_contrib.ContribTest, HARNESS)
+
+_alias = load("optax._src.alias_test", HARNESS, {"_OPTIMIZERS_UNDER_TEST": ROWS})
+replace_lookup(_alias, "_get_opt", lambda self, name: FACTORIES[name])
+AliasTest = suite(
+    _alias.AliasTest,
+    HARNESS,
+    deselect=(
+        "test_explicit_dtype",  # names three of optax's optimizers, reads no table
+        # The same checks as in ContribTest; what is left is what only this suite has: complex
+        # parameters, and a loop of single steps in place of a scan.
+        "test_optimizers_accept_extra_args",
+        "test_optimizers_can_be_wrapped_in_inject_hyperparams",
+        "test_preserve_dtype",
+        "test_gradient_accumulation",
+        r"test_state_shape_dtype_shard_stability.*float\d+",
+        # Plain gradient descent: the Hessian's condition number there is 8,000, and 10,000 steps
+        # of the largest stable size leave an error of 0.1.
+        r"test_optimization.*'scsc'.*_setup_rosenbrock.*complex",
+    ),
+)
+
+_sharding = load(
+    "optax._src.sharding_test",
+    HARNESS,
+    {
+        "OPTIMIZERS": {
+            row["opt_name"]: FACTORIES[row["opt_name"]](**row["opt_kwargs"]) for row in ROWS
+        }
+    },
+)
+ShardingTest = suite(
+    _sharding.ShardingTest,
+    HARNESS,
+    deselect=["test_microbatch"],  # tests optax.microbatching, reads no table
+)
+
+_float64 = load(
+    "optax._src.float64_test",
+    HARNESS,
+    {
+        "ALL_MODULES": [
+            (row["opt_name"], FACTORIES[row["opt_name"]], row["opt_kwargs"]) for row in ROWS
+        ]
+    },
+)
+Float64Test = suite(_float64.Float64Test, HARNESS)
+
+
+def test_the_table_of_hyperparameters_has_every_method():
+    assert set(HYPERPARAMS) == set(FACTORIES)
+
+
+def test_a_suite_that_lost_its_table_is_an_error():
+    with pytest.raises(LookupError, match="no longer defines _RENAMED"):
+        load("optax._src.float64_test", HARNESS, {"_RENAMED": ()})
+
+
+def test_a_deselection_without_a_test_is_an_error():
+    with pytest.raises(LookupError, match="has no test test_gone"):
+        suite(_float64.Float64Test, HARNESS, deselect=["test_gone"])
+
+
+def test_a_skipped_test_is_a_failure():
+    class Skips(_float64.Float64Test):
+        def test_skips(self):
+            self.skipTest("not today")
+
+    with pytest.raises(AssertionError, match="not today"):
+        suite(Skips, HARNESS)("test_skips").debug()

@@ -1,0 +1,27 @@
+"""The library proper is light: no experiment package comes with it."""
+
+import subprocess
+import sys
+
+
+def modules_after(statement):
+    code = f"{statement}; import sys; print(*sys.modules)"
+    return set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+
+
+def test_importing_stochopt_pulls_in_no_extra():
+    loaded = modules_after("import stochopt")
+    extras = {"flax", "matplotlib", "sklearn", "typer", "rich", "scipy.optimize"}
+    assert "stochopt.orthogonal.adago" in loaded  # the list is the right one
+    assert loaded & extras == set()
+    assert not [name for name in loaded if name.startswith(("stochopt.problems", "stochopt.exp"))]
+
+
+def test_own_modules_import_in_little_time():
+    """At most 0.15 s for our own modules; optax and jax are imported before the clock starts."""
+    code = (
+        "import time, optax, jax.numpy; t = time.perf_counter(); "
+        "import stochopt; print(time.perf_counter() - t)"
+    )
+    best = min(float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3))
+    assert best < 0.15
