@@ -97,8 +97,8 @@ def race_command(
     measured.
     """
     # Imported here: matplotlib and the compiler take a second that `stochopt list` need not wait.
-    from stochopt.experiments import race as racing
     from stochopt.experiments import report
+    from stochopt.experiments.race import race
 
     methods = _find_methods(optimizers)
     chosen_sweep = _parse_sweep(sweep, methods)
@@ -109,7 +109,7 @@ def race_command(
     console = _console(stderr=json_output)
     signal.signal(signal.SIGTERM, _interrupt)
     with _Progress(console, methods, steps, chosen_sweep) as progress:
-        result = racing.race(
+        result = race(
             problem,
             methods,
             num_steps=steps,

@@ -53,9 +53,7 @@ def test_optax_methods_are_found_by_their_path(name):
     assert catalog.find(name).family == "optax"
 
 
-@pytest.mark.parametrize(
-    "name", ["chain", "sgd.x", "tree.norm", "_src.alias.sgd"]
-)
+@pytest.mark.parametrize("name", ["chain", "sgd.x", "tree.norm", "_src.alias.sgd"])
 def test_what_is_no_optimizer_is_not_found(name):
     with pytest.raises(catalog.UnknownMethodError):
         catalog.find(name)

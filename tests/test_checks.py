@@ -79,7 +79,7 @@ def test_missing_extra():
 
 @pytest.mark.parametrize("params", [optax.MaskedNode(), {"a": 1.0, "b": [optax.MaskedNode(), 2.0]}])
 def test_masked_trees(params):
-    with pytest.raises(TypeError, match=r"^method: .*whole params"):
+    with pytest.raises(TypeError, match=r"^method .*whole params"):
         _checks.require_whole_tree("method", params)
 
 

@@ -1,13 +1,16 @@
 """The command line: what it prints, writes and refuses."""
 
+import importlib
 import json
 
 import pytest
 from typer.testing import CliRunner
 
 from stochopt import catalog, cli
-from stochopt.experiments import race as racing
 from stochopt.problems import PROBLEMS
+
+# The package exports the function of the same name.
+racing = importlib.import_module("stochopt.experiments.race")
 
 SMALL = ["quadratic-composition", "--optimizers", "scsc,sgd", "--steps", "20", "--seeds", "2"]
 

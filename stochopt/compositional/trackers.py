@@ -38,7 +38,12 @@ class TrackerUpdateFn(Protocol):
 
 
 class Tracker(NamedTuple):
-    """``init(params, inner_shape) -> state`` and ``update``, see :class:`TrackerUpdateFn`."""
+    """A pair of pure functions that track an inner value.
+
+    Attributes:
+      init: ``init(params, inner_shape) -> state``.
+      update: see :class:`stochopt.compositional.TrackerUpdateFn`.
+    """
 
     init: Callable[[Any, Any], Any]
     update: TrackerUpdateFn

@@ -159,7 +159,7 @@ def scsc(
       ...     return optax.apply_updates(params, updates), state
       >>> for noise in jax.random.normal(key, (300,)):
       ...     params, state = step(params, state, noise)
-      >>> bool(jnp.all(jnp.abs(params - 1.0) < 0.2))      # the plug-in gradient settles at 0.5
+      >>> bool(jnp.all(jnp.abs(params - 1.0) < 0.2))  # the naive gradient: 0.5
       True
 
     References:

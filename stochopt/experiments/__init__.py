@@ -1,5 +1,20 @@
-"""Experiments: run a method on a problem, and race several."""
+"""Experiments: run a method on a problem, race several, report and draw.
 
+Pictures are in :mod:`stochopt.experiments.plots`, which needs matplotlib.
+"""
+
+from stochopt.experiments.race import Entry, RaceResult, Sweep, decades, race
 from stochopt.experiments.run import Program, Run, RunResult, gradient_and_extras, run
 
-__all__ = ["Program", "Run", "RunResult", "gradient_and_extras", "run"]
+__all__ = [
+    "Entry",
+    "Program",
+    "RaceResult",
+    "Run",
+    "RunResult",
+    "Sweep",
+    "decades",
+    "gradient_and_extras",
+    "race",
+    "run",
+]

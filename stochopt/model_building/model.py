@@ -21,12 +21,20 @@ matrix :math:`s y^T + y s^T` has eigenvectors :math:`p = \hat y - \hat g` and
    \lambda_m = \|s\| \tfrac{\|g\|}{\eta}, \quad
    \lambda_0 = \|s\| \left(\tfrac{\|g\|}{\eta} + \|y\| + \hat g^T y\right),
 
-the last on everything orthogonal to both. All three are positive. For :math:`h = g` nothing is
-left outside the span of the first two and the step collapses to :func:`same_batch_step`.
+the last on everything orthogonal to both. All three are positive, and nothing cancels when the
+last is formed by :math:`\|y\| + \hat g^T y = \|y\| \|m\|^2 / 2`. For :math:`h = g` nothing is left
+outside the span of the first two and the step collapses to
+:func:`~stochopt.model_building.model.same_batch_step`.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from stochopt.model_building.groups import Groups
+
+_BLIND_SHRINKAGE = 0.1  # of the trial step, where the model is not finite
 
 
 def _safe_ratio(
@@ -36,10 +44,14 @@ def _safe_ratio(
     return jnp.where(zero, otherwise, numerator / jnp.where(zero, 1, denominator))
 
 
+def _norm(groups: Groups, tree: Any) -> jax.Array:
+    return jnp.sqrt(groups.dot(tree, tree))
+
+
 def same_batch_step(
-    alpha: jax.Array, eta: jax.typing.ArrayLike, g_norm: jax.Array, y_norm: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    r"""Coefficients of SMB's step :math:`c_g g + c_y y`.
+    groups: Groups, alpha: jax.Array, eta: jax.typing.ArrayLike, g: Any, y: Any
+) -> Any:
+    r"""SMB's step :math:`-B^{-1} g`, group by group.
 
     .. math::
 
@@ -48,31 +60,29 @@ def same_batch_step(
 
     No curvature (:math:`y = 0`) gives :math:`-\alpha \eta g`; isotropic curvature
     (:math:`y = c s`) gives the step size :math:`1 / (2 c + 1 / (\alpha \eta))`: a trial step that
-    is far too long becomes half a Newton step. A zero gradient gives a zero step.
+    is far too long becomes half a Newton step. A zero gradient gives a zero step, and a group
+    whose numbers are not finite moves by :math:`-0.1 \alpha g`.
 
     Args:
+      groups: which leaves share a model.
       alpha: trial step size.
       eta: :math:`\eta` in (0, 1), which bounds the step: :math:`\|s_+\| \le \eta \|s\|`.
-      g_norm: :math:`\|g\|`.
-      y_norm: :math:`\|y\|`.
+      g: the gradient.
+      y: the change of gradient along the trial step :math:`-\alpha g`.
 
     Returns:
-      The coefficients :math:`(c_g, c_y)`.
+      The step, like ``g``.
     """
+    g_norm, y_norm = _norm(groups, g), _norm(groups, y)
     rho = _safe_ratio(g_norm, g_norm + 2 * eta * y_norm, 1.0)
-    return -alpha * eta * (1 + rho) / 2, -alpha * jnp.square(eta) * rho
+    step = groups.combine((-alpha * eta * (1 + rho) / 2, g), (-alpha * jnp.square(eta) * rho, y))
+    return _or_blind(groups, jnp.isfinite(rho + y_norm), step, alpha, g)
 
 
 def independent_batch_step(
-    alpha: jax.Array,
-    eta: jax.typing.ArrayLike,
-    g_norm: jax.Array,
-    y_norm: jax.Array,
-    gy: jax.Array,
-    gh: jax.Array,
-    yh: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    r"""Coefficients of SMBi's step :math:`-B^{-1} h = c_h h + c_g g + c_y y`.
+    groups: Groups, alpha: jax.Array, eta: jax.typing.ArrayLike, h: Any, g: Any, y: Any
+) -> Any:
+    r"""SMBi's step :math:`-B^{-1} h`, group by group.
 
     With the eigenvectors :math:`p, m` of the module text,
 
@@ -81,32 +91,38 @@ def independent_batch_step(
        s_+ = -\frac{\alpha \|g\|}{\lambda} \left( h
          - \frac{\eta \|y\|}{2 (\|g\| + 2 \eta \|y\|)} (p^T h) \, p
          + \frac{\eta \|y\|}{2 \|g\|} (m^T h) \, m \right),
-       \qquad \lambda = \frac{\|g\|}{\eta} + \|y\| + \hat g^T y.
+       \qquad \lambda = \frac{\|g\|}{\eta} + \frac{\|y\| \|m\|^2}{2} .
 
     Where the new batch has no gradient (:math:`g = 0`) there was no trial step and the model is
-    empty: the step is :math:`-\alpha \eta h`.
+    empty: the step is :math:`-\alpha \eta h`. A group whose numbers are not finite moves by
+    :math:`-0.1 \alpha h`.
 
     Args:
+      groups: which leaves share a model.
       alpha: trial step size.
       eta: :math:`\eta` in (0, 1).
-      g_norm: :math:`\|g\|`, the new batch's gradient.
-      y_norm: :math:`\|y\|`.
-      gy: :math:`g^T y`.
-      gh: :math:`g^T h`.
-      yh: :math:`y^T h`.
+      h: the rejected gradient, from an earlier batch.
+      g: the new batch's gradient.
+      y: its change along the trial step :math:`-\alpha g`.
 
     Returns:
-      The coefficients :math:`(c_h, c_g, c_y)`.
+      The step, like ``h``.
     """
-    inverse_g, inverse_y = _safe_ratio(1.0, g_norm, 0.0), _safe_ratio(1.0, y_norm, 0.0)
-    along_g, along_y = gh * inverse_g, yh * inverse_y
-    p_h, m_h = along_y - along_g, -along_g - along_y
-    on_p = -_safe_ratio(eta * y_norm, g_norm + 2 * eta * y_norm, 0.0) / 2 * p_h
-    on_m = eta * y_norm * inverse_g / 2 * m_h
-    scale = -alpha * _safe_ratio(g_norm, g_norm / eta + y_norm + gy * inverse_g, 0.0)
-    moved = g_norm > 0
-    return (
-        jnp.where(moved, scale, -alpha * eta),
-        jnp.where(moved, -scale * (on_p + on_m) * inverse_g, 0.0),
-        jnp.where(moved, scale * (on_p - on_m) * inverse_y, 0.0),
-    )
+    g_norm, y_norm = _norm(groups, g), _norm(groups, y)
+    per_g, per_y = _safe_ratio(1.0, g_norm, 0.0), _safe_ratio(1.0, y_norm, 0.0)
+    p = groups.combine((per_y, y), (-per_g, g))
+    m = groups.combine((-per_y, y), (-per_g, g))
+    scale = -alpha * _safe_ratio(g_norm, g_norm / eta + y_norm * groups.dot(m, m) / 2, 0.0)
+    on_p = -_safe_ratio(eta * y_norm, g_norm + 2 * eta * y_norm, 0.0) / 2 * groups.dot(p, h)
+    on_m = eta * y_norm * per_g / 2 * groups.dot(m, h)
+    modelled = g_norm > 0
+    coefficients = (jnp.where(modelled, scale, -alpha * eta), scale * on_p, scale * on_m)
+    step = groups.combine(*zip(coefficients, (h, p, m), strict=True))
+    finite = jnp.isfinite(sum(coefficients) + g_norm + y_norm)
+    return _or_blind(groups, finite, step, alpha, h)
+
+
+def _or_blind(groups: Groups, finite: jax.Array, step: Any, alpha: jax.Array, h: Any) -> Any:
+    """``step`` where the numbers of the group are finite, else a short step along ``-h``."""
+    blind = groups.combine((jnp.full(finite.shape, -_BLIND_SHRINKAGE * alpha), h))
+    return groups.where(finite, step, blind)

@@ -4,7 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
+from stochopt import _tree
 from stochopt._checks import check_count, check_range
 
 
@@ -62,3 +64,19 @@ class StepSizeRule(NamedTuple):
             (adjustment * factor).astype(adjustment.dtype),
             jnp.where(ends, 0, num_model_steps),
         )
+
+
+def count_if(counter: jax.Array, happened: jax.Array) -> jax.Array:
+    """One more where it happened, saturating."""
+    return jnp.where(happened, optax.safe_increment(counter), counter)
+
+
+def initial_fields(params: Any) -> dict[str, jax.Array]:
+    """The fields that both states begin with; no two share a buffer."""
+    dtype = _tree.scalar_dtype(*jax.tree.leaves(params))
+    counters = ("count", "num_gradients", "num_model_steps")
+    return {
+        **{name: jnp.zeros([], jnp.int32) for name in counters},
+        "adjustment": jnp.ones([], dtype),
+        "step_size": jnp.zeros([], dtype),
+    }

@@ -69,9 +69,10 @@ def matrix_axes(x: Any, numbers: MuonDimensionNumbers, name: str = "") -> Matrix
         return tuple(axis % x.ndim for axis in axes)
 
     reduction, output = normalize(numbers.reduction_axis), normalize(numbers.output_axis)
-    if set(reduction) & set(output) or not reduction or not output:
+    repeated = len({*reduction, *output}) < len(reduction + output)
+    if repeated or not reduction or not output:
         raise ValueError(
-            f"{numbers}: reduction and output axes must be disjoint and not empty "
+            f"{numbers}: reduction and output axes must be distinct and not empty "
             f"(leaf {name or '<root>'} of shape {x.shape})."
         )
     batch = tuple(axis for axis in range(x.ndim) if axis not in reduction + output)

@@ -1,16 +1,4 @@
-r"""Function regression: Friedman's first function by a small network.
-
-.. math::
-
-   y = 10 \sin(\pi x_1 x_2) + 20 (x_3 - 1/2)^2 + 10 x_4 + 5 x_5, \qquad x \in [0, 1]^{10},
-
-standardized; five of the ten inputs are irrelevant. Fixed data from NumPy's ``default_rng(0)``:
-2,000 points for training, the next 1,000 for testing, without noise.
-
-References:
-  Friedman, `Multivariate Adaptive Regression Splines
-  <https://doi.org/10.1214/aos/1176347963>`_, 1991
-"""
+"""Function regression: Friedman's first function by a small network."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +19,19 @@ def _function(x: np.ndarray) -> np.ndarray:
 
 
 def friedman() -> Problem:
-    """Network 10-64-64-1 with tanh on Friedman's first function; minibatches of 64."""
+    r"""Network 10-64-64-1 with tanh on Friedman's first function; minibatches of 64.
+
+    .. math::
+
+       y = 10 \sin(\pi x_1 x_2) + 20 (x_3 - 1/2)^2 + 10 x_4 + 5 x_5, \qquad x \in [0, 1]^{10},
+
+    standardized; five of the ten inputs are irrelevant. Fixed data from NumPy's ``default_rng(0)``:
+    2,000 points for training, the next 1,000 for testing, without noise.
+
+    References:
+      Friedman, `Multivariate Adaptive Regression Splines
+      <https://doi.org/10.1214/aos/1176347963>`_, 1991
+    """
     from flax import nnx
 
     from stochopt.problems._flax import functional

@@ -15,7 +15,7 @@ def logistic(
     .. math:: \frac{1}{n} \sum_i \log(1 + e^{-b_i a_i^T x}) + \frac{\lambda}{2} \|x\|^2
 
     Rows :math:`a_i` are standard normal over :math:`\sqrt d`, labels :math:`b_i = \pm 1` follow a
-    logistic model with a random parameter of norm 4; all from NumPy's ``default_rng(0)``.
+    logistic model whose margins have standard deviation 4; all from NumPy's ``default_rng(0)``.
 
     Args:
       num_features: :math:`d`.

@@ -1,15 +1,4 @@
-r"""A quadratic of an expectation, with multiplicative noise and closed forms.
-
-.. math::
-
-   g_\zeta(x) = (A + \sigma_A E) x + b + \sigma_b n, \qquad
-   f(u) = \tfrac12 u^T Q u - c^T u, \qquad F(x) = f(E g_\zeta(x)) + \tfrac{\rho}{2} \|x\|^2,
-
-with :math:`E, n` standard normal. Then :math:`\nabla F(x) = H x - A^T (c - Q b)` with
-:math:`H = A^T Q A + \rho I`, the minimizer is :math:`x^* = H^{-1} A^T (c - Q b)`, and the naive
-plug-in gradient, which evaluates :math:`f` at one sample of :math:`g`, settles on average at
-:math:`x_b = (H + \sigma_A^2 \mathrm{tr}(Q) I)^{-1} A^T (c - Q b)` instead.
-"""
+"""A quadratic of an expectation, with multiplicative noise and closed forms."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +17,17 @@ def quadratic_composition(
 ) -> Problem:
     r"""A quadratic of an expectation with multiplicative noise and closed forms.
 
-    The problem of the module text; :math:`A, b, c` and the positive definite :math:`Q` are random.
+    .. math::
+
+       g_\zeta(x) = (A + \sigma_A E) x + b + \sigma_b n, \qquad
+       f(u) = \tfrac12 u^T Q u - c^T u, \qquad F(x) = f(E g_\zeta(x)) + \tfrac{\rho}{2} \|x\|^2,
+
+    with :math:`E, n` standard normal. Then :math:`\nabla F(x) = H x - A^T (c - Q b)` with
+    :math:`H = A^T Q A + \rho I`, the minimizer is :math:`x^* = H^{-1} A^T (c - Q b)`, and the naive
+    plug-in gradient, which evaluates :math:`f` at one sample of :math:`g`, settles on average at
+    :math:`x_b = (H + \sigma_A^2 \mathrm{tr}(Q) I)^{-1} A^T (c - Q b)` instead.
+
+    :math:`A, b, c` and the positive definite :math:`Q` are random.
 
     Args:
       dimension: of :math:`x`.

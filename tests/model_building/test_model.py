@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as arrays
 from references import smb as reference
 
 from stochopt import smb_independent
+from stochopt.model_building.groups import Groups
 from stochopt.model_building.model import same_batch_step
 
 with_x64 = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -22,9 +23,7 @@ GOLDEN_RTOL = 1e-9
 
 @jax.jit
 def same_batch(g, y, alpha, eta):
-    norm = jnp.linalg.norm
-    on_g, on_y = same_batch_step(alpha, eta, norm(g), norm(y))
-    return on_g * g + on_y * y
+    return same_batch_step(Groups(g, None, g.dtype), jnp.asarray(alpha, g.dtype), eta, g, y)
 
 
 @jax.jit
