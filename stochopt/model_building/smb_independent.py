@@ -41,8 +41,8 @@ def smb_independent(
     As :func:`stochopt.smb`, but a rejected trial step does not move; its gradient :math:`h` is
     kept, and the *next* batch builds the model: with its gradient :math:`g`, its trial step and
     its change of gradient :math:`y`, the step is :math:`-B^{-1} h`. So the matrix and the gradient
-    that it multiplies are independent, as the convergence proof needs; the price is a batch that does not
-    move for every rejection, and one stored gradient.
+    that it multiplies are independent, as the convergence proof needs; the price is a batch that
+    does not move for every rejection, and one stored gradient.
 
     Extra arguments, placement and cost are those of :func:`stochopt.smb`; of the two updates that a
     rejection takes, the second costs two gradients.
