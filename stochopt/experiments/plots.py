@@ -39,6 +39,7 @@ _COLORS = {
     "contrib.muon": "purple",
     "sgd": "orange",
 }
+_SOLVED = 1e-8  # of the starting value: what is below, zero included, is drawn there
 _LINE_OF_TEXT = 0.065  # height of a name, as a fraction of the axis
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.5, 1.5)))
 
@@ -91,7 +92,11 @@ def race_figure(race: RaceResult) -> Figure:
     with matplotlib.rc_context(_STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True, layout="constrained")
         for ax, (head, x_of) in zip(axes, panels, strict=True):
-            curves = [(x_of(result), *quartiles(result.values)) for result in results]
+            floor = _SOLVED * np.median([result.values[:, 0] for result in results])
+            curves = [
+                (x_of(result), *(np.maximum(q, floor) for q in quartiles(result.values)))
+                for result in results
+            ]
             for result, style, (x, low, middle, high) in zip(
                 results, _styles([r.method for r in results]), curves, strict=True
             ):
@@ -125,7 +130,9 @@ def sweep_figure(race: RaceResult) -> Figure:
                 x = [min(race.sweep.values), max(race.sweep.values)]
                 low, middle, high = (np.repeat(q, 2) for q in (low, middle, high))
             # What ended above the start, or not finite, is drawn at the upper rim.
-            low, middle, high = (np.minimum(q, 3 * ceiling) for q in (low, middle, high))
+            low, middle, high = (
+                np.clip(q, _SOLVED * ceiling, 3 * ceiling) for q in (low, middle, high)
+            )
             ax.plot(x, middle, label=method, marker="o", markersize=5, **style)
             ax.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
         ax.set_xscale("log")
@@ -202,6 +209,10 @@ def _name_lines(axes: Sequence[Axes]) -> None:
             if overlap > 0:
                 lower[0] -= overlap / 2
                 upper[0] += overlap / 2
+    ceiling = 1.0
+    for entry in reversed(ends):  # and none above the panel
+        entry[0] = min(entry[0], ceiling)
+        ceiling = entry[0] - _LINE_OF_TEXT
     for height, end, line in ends:
         ax.annotate(
             str(line.get_label()),
