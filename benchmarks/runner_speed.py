@@ -32,6 +32,7 @@ def seconds(function: Callable[[], Any]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--problem", default="logistic", choices=list(problems.PROBLEMS))
     parser.add_argument("--method", default="sgd")
     parser.add_argument("--seeds", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2000)
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--loop-repeats", type=int, default=2)
     arguments = parser.parse_args()
     num_seeds, num_steps = arguments.seeds, arguments.steps
-    problem, method = problems.logistic(), catalog.find(arguments.method)
+    problem, method = problems.PROBLEMS[arguments.problem](), catalog.find(arguments.method)
     optimizer = method.make(problem)
     start_keys, sample_keys = (
         jax.random.split(key, num_seeds) for key in jax.random.split(jax.random.key(0))
@@ -65,7 +66,7 @@ def main() -> None:
         for start_key, key in zip(start_keys, sample_keys, strict=True):
             params = problem.init(start_key)
             last.append(loop(one, params, optimizer.init(params), key))
-        return jnp.stack(last)
+        return last
 
     def vmapped():
         params = jax.vmap(problem.init)(start_keys)
@@ -99,9 +100,8 @@ def main() -> None:
         times["loop over seeds"].append(seconds(seed_by_seed))
 
     base = np.median(times[f"runner ({method.seeds})"])
-    print(
-        f"{arguments.method}, {num_seeds} seeds x {num_steps} steps, {jax.devices()[0].device_kind}"
-    )
+    device = jax.devices()[0].device_kind
+    print(f"{method.name} on {problem.name}, {num_seeds} seeds x {num_steps} steps, {device}")
     for name, measured in times.items():
         low, middle, high = np.quantile(measured, [0, 0.5, 1])
         print(
