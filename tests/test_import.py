@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 
 def modules_after(statement):
     code = f"{statement}; import sys; print(*sys.modules)"
@@ -15,6 +17,23 @@ def test_importing_stochopt_pulls_in_no_extra():
     assert "stochopt.orthogonal.adago" in loaded  # the list is the right one
     assert loaded & extras == set()
     assert not [name for name in loaded if name.startswith(("stochopt.problems", "stochopt.exp"))]
+
+
+@pytest.mark.parametrize(
+    ("missing", "statement"),
+    [
+        ("flax", "from stochopt import problems; problems.digits()"),
+        ("flax", "from stochopt import problems; problems.friedman()"),
+        ("sklearn", "from stochopt import problems; problems.digits()"),
+        ("matplotlib", "import stochopt.experiments.plots"),
+        ("typer", "import stochopt.cli"),
+    ],
+)
+def test_a_missing_extra_is_named(missing, statement):
+    code = f"import sys; sys.modules[{missing!r}] = None; {statement}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pip install 'stochopt[experiments]'" in done.stderr.splitlines()[-1]
 
 
 def test_own_modules_import_in_little_time():

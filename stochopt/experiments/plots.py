@@ -13,7 +13,7 @@ try:
     from matplotlib import pyplot as plt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-except ImportError as error:  # pragma: no cover
+except ImportError as error:
     raise ImportError("Pictures need matplotlib: pip install 'stochopt[experiments]'.") from error
 
 from stochopt.experiments.race import RaceResult

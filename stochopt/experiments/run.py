@@ -135,7 +135,7 @@ class RunResult:
       diverged_at: first update whose parameters were not finite, 0 if none, shape (seeds,).
       seconds: wall-clock seconds of the updates before each record, shape (records,), all seeds
         together, without compilation and metrics; the first is zero.
-      compile_seconds: what compilation took; zero where the program was reused.
+      compile_seconds: what compiling its program took; the runs of a sweep share a program.
     """
 
     problem: str

@@ -7,7 +7,7 @@ import jax
 
 try:
     from flax import nnx
-except ImportError as error:  # pragma: no cover
+except ImportError as error:
     raise ImportError("This problem needs flax: pip install 'stochopt[experiments]'.") from error
 
 

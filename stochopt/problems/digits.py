@@ -72,7 +72,7 @@ def _classification(name: str, summary: str, make_module: Callable, target: floa
 
 def digits() -> Problem:
     """Perceptron 64-128-64-10 with ReLU on the digits; minibatches of 64."""
-    from flax import nnx
+    from stochopt.problems._flax import nnx
 
     class Perceptron(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
@@ -90,7 +90,7 @@ def digits() -> Problem:
 
 def digits_cnn() -> Problem:
     """Two convolutions and a linear head on the digits; minibatches of 64."""
-    from flax import nnx
+    from stochopt.problems._flax import nnx
 
     class Cnn(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):

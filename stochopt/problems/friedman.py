@@ -32,9 +32,7 @@ def friedman() -> Problem:
       Friedman, `Multivariate Adaptive Regression Splines
       <https://doi.org/10.1214/aos/1176347963>`_, 1991
     """
-    from flax import nnx
-
-    from stochopt.problems._flax import functional
+    from stochopt.problems._flax import functional, nnx
 
     class Network(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
