@@ -22,8 +22,12 @@ REFERENCE = "adam"
 
 def label(method: str, hyperparams: Any) -> str:
     """A method with the hyper-parameters that differ from the catalog's, as in a legend."""
-    settings = ", ".join(f"{name}={value:g}" for name, value in hyperparams.items())
+    settings = ", ".join(f"{name}={_short(value)}" for name, value in hyperparams.items())
     return f"{method} ({settings})" if settings else method
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else getattr(value, "__name__", str(value))
 
 
 def reference_seconds(race: RaceResult) -> tuple[str, float] | None:

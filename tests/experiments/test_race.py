@@ -168,6 +168,18 @@ def test_table_marks_the_best(problem):
     assert (1, 1) in report.table(result).best
 
 
+@pytest.mark.parametrize(
+    ("hyperparams", "text"),
+    [
+        ({}, "smb"),
+        ({"eta": 0.5, "adjust_every": 20}, "smb (eta=0.5, adjust_every=20)"),
+        ({"group_fn": len, "adjust_every": None}, "smb (group_fn=len, adjust_every=None)"),
+    ],
+)
+def test_labels_show_what_differs_from_the_defaults(hyperparams, text):
+    assert report.label("smb", hyperparams) == text
+
+
 def test_quartiles_survive_infinities():
     low, middle, high = report.quartiles(np.array([[1.0], [2.0], [np.inf], [3.0], [np.inf]]))
     assert (low[0], middle[0]) == (2.0, 3.0)
