@@ -17,7 +17,7 @@ from stochopt.problems import (
     logistic,
     quadratic_composition,
 )
-from stochopt.problems.digits import BATCH_SIZE
+from stochopt.problems.digits import BATCH_SIZE, convolve_by_product
 
 MADE = {name: factory() for name, factory in PROBLEMS.items()}
 each_problem = pytest.mark.parametrize("name", PROBLEMS)
@@ -376,3 +376,15 @@ def test_friedman_is_standardized():
     assert metrics["test_loss"] != metrics["train_loss"]
     _, ys = jax.jit(jax.vmap(problem.sample))(jax.random.split(key(0), 100))
     np.testing.assert_allclose(ys.mean(), 0, atol=0.05)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 2, 4), (5, 3, 1, 2)])
+def test_the_convolution_by_product_is_a_convolution(shape):
+    for_x, for_kernel = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(for_x, (2, 6, 5, shape[2]))
+    kernel = jax.random.normal(for_kernel, shape)
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=dimensions, precision="highest"
+    )
+    np.testing.assert_allclose(convolve_by_product(x, kernel), expected, rtol=1e-5, atol=1e-5)
