@@ -114,9 +114,9 @@ def digits_cnn() -> Problem:
 
     class Cnn(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
-            by_product = {"conv_general_dilated": convolve_by_product, "rngs": rngs}
-            self.conv1 = nnx.Conv(1, 16, (3, 3), **by_product)
-            self.conv2 = nnx.Conv(16, 32, (3, 3), **by_product)
+            convolve = convolve_by_product
+            self.conv1 = nnx.Conv(1, 16, (3, 3), conv_general_dilated=convolve, rngs=rngs)
+            self.conv2 = nnx.Conv(16, 32, (3, 3), conv_general_dilated=convolve, rngs=rngs)
             self.head = nnx.Linear(2 * 2 * 32, 10, rngs=rngs)
 
         def __call__(self, x: jax.Array) -> jax.Array:
