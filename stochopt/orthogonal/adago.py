@@ -134,10 +134,10 @@ def scale_by_adago(
             ).astype(v.dtype)
             v = v + jnp.square(clipped)
             size = jnp.maximum(min_step_size, rate * clipped / jnp.sqrt(v)).astype(v.dtype)
-            moment = momentum * mu + (1 - momentum) * g.astype(mu.dtype)
+            wide = _tree.at_least_float32(mu.dtype)
+            moment = momentum * mu.astype(wide) + (1 - momentum) * g.astype(wide)
             mu = jnp.asarray(moment, mu.dtype)
             direction = matrices.map_matrices(polar, mu, axes)
-            wide = _tree.at_least_float32(direction.dtype)
             update = jnp.expand_dims(size, axes.matrix).astype(wide) * direction.astype(wide)
             return update.astype(g.dtype), mu, v, size
 
@@ -237,10 +237,6 @@ def adago(
         is_entry = lambda x: x is False or isinstance(x, MuonDimensionNumbers)
         return jax.tree.map(lambda n: "adamw" if n is False else "adago", numbers, is_leaf=is_entry)
 
-    # Inside its part of the partition every leaf left is a matrix; the others are masked away.
-    def numbers_of_matrices(tree: Any) -> Any:
-        return matrices.resolve(weight_dimension_numbers, tree)
-
     decay = (
         (lambda count: learning_rate(count) * weight_decay)
         if callable(learning_rate)
@@ -255,7 +251,7 @@ def adago(
             initial_accumulator=initial_accumulator,
             orthogonalize=orthogonalize,
             mu_dtype=mu_dtype,
-            weight_dimension_numbers=numbers_of_matrices,
+            weight_dimension_numbers=weight_dimension_numbers,
         ),
         optax.add_decayed_weights(decay, weight_decay_mask),
         optax.scale(-1.0),
