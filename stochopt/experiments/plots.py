@@ -43,7 +43,8 @@ _SOLVED = 1e-8  # of the starting value: what is below, zero included, is drawn 
 _LINE_OF_TEXT = 0.065  # height of a name, as a fraction of the axis
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.5, 1.5)))
 
-_STYLE: dict[Any, Any] = {
+#: Settings of matplotlib for every picture.
+STYLE: dict[Any, Any] = {
     "font.size": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -89,7 +90,7 @@ def race_figure(race: RaceResult) -> Figure:
         ("updates", lambda result: result.steps),
         ("gradient evaluations", lambda result: np.median(result.num_gradients, axis=0)),
     ]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True, layout="constrained")
         for ax, (head, x_of) in zip(axes, panels, strict=True):
             floor = _SOLVED * np.median([result.values[:, 0] for result in results])
@@ -118,7 +119,7 @@ def sweep_figure(race: RaceResult) -> Figure:
     assert race.sweep is not None
     by_method = race.by_method()
     ceiling = np.median([result.values[:, 0] for result in race.results])
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(8, 4.8), layout="constrained")
         for (method, results), style in zip(
             by_method.items(), _styles(list(by_method)), strict=True
@@ -150,7 +151,7 @@ def sweep_figure(race: RaceResult) -> Figure:
 def save(figure: Figure, path: Path) -> list[Path]:
     """Writes PNG and SVG and closes the figure; returns both paths."""
     paths = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         for target in paths:
             figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
     plt.close(figure)
