@@ -4,6 +4,8 @@ import hypothesis
 import jax
 import pytest
 
+pytest.register_assert_rewrite("state_checks")
+
 # Before anything touches a device.
 jax.config.update("jax_num_cpu_devices", 8)
 

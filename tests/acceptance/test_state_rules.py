@@ -1,7 +1,7 @@
 """What every method promises about its state: one test per rule, run for every row of the catalog.
 
-The rules are functions that start with ``check_``; the last part of this file feeds each of them a
-transformation that breaks the rule.
+The rules themselves are in ``state_checks.py``; ``test_state_checks.py`` feeds each of them a
+transformation that breaks it.
 
 The names of all state fields are public, because checkpoints are keyed by them. After a deliberate
 change, write them anew with
@@ -25,175 +25,33 @@ import pytest
 from helpers import (
     for_each_method,
     hyperparam_factory,
-    make_step,
     required_extras,
     tree_problem,
-    types,
+)
+from state_checks import (
+    DTYPES,
+    SEEDS,
+    Case,
+    assert_close,
+    check_arrays_only,
+    check_counters,
+    check_counters_saturate,
+    check_donation,
+    check_never_traces_again,
+    check_no_shared_buffers,
+    check_plain_nodes,
+    check_same_types,
+    check_sharding_follows,
+    check_wide_scalars,
+    counting_objective,
+    sharded_params,
+    small_params,
 )
 
 from stochopt import catalog, orthogonal
 from stochopt.experiments import gradient_and_extras
 
 STATE_FIELDS = pathlib.Path(__file__).with_name("state_fields.json")
-SEEDS = 3
-
-
-def small_params(matrix=jnp.float32, vector=jnp.float32):
-    return {
-        "matrix": jnp.linspace(-1.0, 2.0, 6).reshape(3, 2).astype(matrix),
-        "vector": jnp.linspace(0.5, -2.0, 4).astype(vector),
-    }
-
-
-DTYPES = pytest.mark.parametrize(
-    "make_params",
-    [
-        pytest.param(functools.partial(small_params, matrix, vector), id=name)
-        for name, matrix, vector in [
-            ("float32", jnp.float32, jnp.float32),
-            ("bfloat16", jnp.bfloat16, jnp.bfloat16),
-            ("mixed", jnp.bfloat16, jnp.float32),
-        ]
-    ],
-)
-
-
-class Case:
-    """A transformation on a problem that offers every oracle."""
-
-    def __init__(self, method, make_params=small_params, objective=None, optimizer=None):
-        self.method = method
-        self.problem = tree_problem(make_params, objective)
-        self.optimizer = optimizer or method.make(self.problem)
-        self.step = make_step(self.problem, method, self.optimizer)
-        self.params = make_params()
-        self.batch = jnp.float32(1.1)
-
-    def init(self):
-        return self.optimizer.init(self.params)
-
-    def advance(self, params, state, batch):
-        updates, state = self.step(params, state, batch)
-        return optax.apply_updates(params, updates), state
-
-
-# The checks.
-
-
-def check_arrays_only(state):
-    """Catches Python numbers, strings, functions, typed keys and weak types."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        name = jax.tree_util.keystr(path)
-        assert isinstance(leaf, jax.Array), f"{name} is a {type(leaf).__name__}, not an array"
-        assert not jnp.issubdtype(leaf.dtype, jax.dtypes.extended), f"{name} is a typed key"
-        assert not leaf.weak_type, f"{name} is weakly typed"
-
-
-def check_plain_nodes(state, params):
-    """Catches own node classes, which a checkpoint cannot name, and bare tuples as states."""
-    if jax.tree.structure(state) == jax.tree.structure(params) or isinstance(state, jax.Array):
-        return
-    assert isinstance(state, tuple | dict), f"{type(state).__name__} is not a NamedTuple"
-    for child in state.values() if isinstance(state, dict) else state:
-        is_node = not jax.tree_util.all_leaves([child])
-        if is_node:
-            check_plain_nodes(child, params)
-
-
-def check_counters(state):
-    """Catches counters that are not int32."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if jnp.issubdtype(leaf.dtype, jnp.integer):
-            assert leaf.dtype == jnp.int32, f"{jax.tree_util.keystr(path)} is {leaf.dtype}"
-
-
-def check_counters_saturate(state, update):
-    """Catches ``count + 1``: ``update(state)`` must not wrap a full counter to a negative one."""
-    is_counter = lambda x: jnp.issubdtype(x.dtype, jnp.integer)
-    full = jax.tree.map(
-        lambda x: jnp.full_like(x, jnp.iinfo(x.dtype).max) if is_counter(x) else x, state
-    )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(update(full)):
-        assert not is_counter(leaf) or np.all(leaf >= 0), f"{jax.tree_util.keystr(path)} wrapped"
-
-
-def check_wide_scalars(state):
-    """Catches sums in the parameters' dtype, which stall in bfloat16."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if leaf.ndim == 0 and jnp.issubdtype(leaf.dtype, jnp.inexact):
-            bits = jnp.finfo(leaf.dtype).bits
-            assert bits >= 32, f"{jax.tree_util.keystr(path)} is {leaf.dtype}"
-
-
-def check_same_types(old, new):
-    """Catches a change of structure, shape, dtype, weak type or sharding."""
-    assert jax.tree.structure(old) == jax.tree.structure(new)
-    named = jax.tree_util.tree_leaves_with_path(types(old))
-    for (path, before), after in zip(named, jax.tree.leaves(types(new)), strict=True):
-        assert before == after, f"{jax.tree_util.keystr(path)}: {before} became {after}"
-
-
-def check_no_shared_buffers(state, params):
-    """Catches aliases, which donation would free twice or free under the user's hands."""
-    owner = {x.unsafe_buffer_pointer(): "params" for x in jax.tree.leaves(params)}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if leaf.size:
-            name, pointer = jax.tree_util.keystr(path), leaf.unsafe_buffer_pointer()
-            assert pointer not in owner, f"{name} shares its buffer with {owner[pointer]}"
-            owner[pointer] = name
-
-
-def check_donation(case):
-    """Catches the same in the form that users meet it."""
-    # keep_unused: an alias counts even where this very step does not read it.
-    donating = jax.jit(case.advance, donate_argnums=(0, 1), keep_unused=True)
-    params = jax.tree.map(jnp.copy, case.params)
-    state = case.optimizer.init(params)
-    for _ in range(2):
-        params, state = donating(params, state, case.batch)
-    _, state = case.step(params, state, case.batch)
-    params, state = donating(params, state, case.batch)
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(params))
-
-
-def check_sharding_follows(state, params):
-    """Catches state made from a shape alone: it would be replicated, or move at every step."""
-    of_shape = {leaf.shape: leaf.sharding for leaf in jax.tree.leaves(params)}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        name = jax.tree_util.keystr(path)
-        if leaf.shape in of_shape:
-            expected = of_shape[leaf.shape]
-            same = leaf.sharding.is_equivalent_to(expected, leaf.ndim)
-            assert same, f"{name}: {leaf.sharding} is not the parameter's {expected}"
-        else:
-            assert leaf.sharding.is_fully_replicated, f"{name} is {leaf.sharding}"
-
-
-def check_never_traces_again(case, objective_calls, states):
-    """Catches types that change after the first call, and numbers that became constants."""
-    advance = jax.jit(case.advance)
-    params, state = advance(case.params, states(case.init()), case.batch)
-    before = objective_calls()
-    for _ in range(2):
-        params, state = advance(params, states(state), case.batch)
-    assert objective_calls() == before, "the second call was traced again"
-
-
-def assert_close(actual, expected, rtol=1e-5):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6)
-
-
-def counting_objective():
-    """An objective, and a function that says how often it was traced."""
-    calls = []
-
-    def objective(params):
-        calls.append(1)
-        return sum(jnp.sum((x - 1.0) ** 2) for x in jax.tree.leaves(params))
-
-    return objective, lambda: len(calls)
 
 
 # The rules, for every method.
@@ -469,18 +327,6 @@ def test_a_checkpoint_goes_on_bit_for_bit(method):
 # Meshes.
 
 
-def sharded_params(mesh):
-    if mesh is None:
-        place = lambda x, *spec: x
-    else:
-        place = lambda x, *spec: jax.device_put(x, jax.NamedSharding(mesh, jax.P(*spec)))
-    return {
-        "matrix": place(jnp.linspace(-1.0, 2.0, 32).reshape(8, 4), "x", "y"),
-        "vector": place(jnp.linspace(0.5, -2.0, 16), ("x", "y")),
-        "replicated": place(jnp.linspace(1.5, -2.0, 5)),
-    }
-
-
 @for_each_method
 @pytest.mark.parametrize("mesh_axes", ["default", "auto"])
 def test_sharding_follows_the_parameters(method, mesh_axes):
@@ -605,131 +451,6 @@ def test_no_silent_promotion_in_scale_by_adago(dtype, polar, strict):
     optimizer = orthogonal.scale_by_adago(0.1, orthogonalize=polar)
     params = jnp.ones((3, 2), dtype)
     jax.eval_shape(lambda: optimizer.update(params, optimizer.init(params)))
-
-
-# Negative controls: each check must reject what it is there to catch.
-
-
-def toy(init, update):
-    """Gradient descent with the state ``init(params)``, next ``update(state, params)``."""
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del extra_args
-        return jax.tree.map(lambda g: -0.1 * g, updates), update(state, params)
-
-    return optax.GradientTransformationExtraArgs(init, update_fn)
-
-
-def same(state, params):
-    return state
-
-
-def case_of(init, update=same, **options):
-    # The row only says that the gradient of the loss comes in.
-    row = catalog.Method("toy", lambda: None, "none", "a wrong transformation", "none")
-    return Case(row, optimizer=toy(init, update), **options)
-
-
-@pytest.mark.parametrize(
-    ("leaf", "message"),
-    [
-        (lambda: 0, "is a int"),
-        (lambda: "adam", "is a str"),
-        (lambda: jnp.sin, "not an array"),
-        (lambda: np.zeros(2), "is a ndarray"),
-        (lambda: jnp.asarray(1.0), "weak"),
-        (lambda: jax.random.key(0), "typed key"),
-    ],
-)
-def test_leaves_that_are_not_arrays_are_rejected(leaf, message):
-    with pytest.raises(AssertionError, match=message):
-        check_arrays_only(optax.TraceState(trace=leaf()))
-
-
-def test_an_own_node_class_is_rejected():
-    @jax.tree_util.register_pytree_node_class
-    class Own:
-        tree_flatten = lambda self: ((jnp.zeros(2),), None)
-        tree_unflatten = classmethod(lambda cls, aux, children: cls())
-
-    with pytest.raises(AssertionError, match="Own is not a NamedTuple"):
-        check_plain_nodes((optax.EmptyState(), Own()), small_params())
-
-
-def test_a_narrow_counter_is_rejected():
-    with pytest.raises(AssertionError, match="int16"):
-        check_counters(optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int16)))
-
-
-def test_a_counter_that_wraps_is_rejected():
-    with pytest.raises(AssertionError, match="wrapped"):
-        check_counters_saturate(
-            {"count": jnp.zeros([], jnp.int32)}, lambda s: {"c": s["count"] + 1}
-        )
-
-
-def test_a_narrow_accumulator_is_rejected():
-    with pytest.raises(AssertionError, match="bfloat16"):
-        check_wide_scalars({"accumulator": jnp.zeros([], jnp.bfloat16)})
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        lambda x: x.astype(jnp.bfloat16),
-        lambda x: x[None],
-        lambda x: jnp.asarray(2.0),  # weakly typed
-    ],
-)
-def test_changed_types_are_rejected(changed):
-    old = {"scale": jnp.zeros([], jnp.float32)}
-    with pytest.raises(AssertionError, match="became"):
-        check_same_types(old, jax.tree.map(changed, old))
-
-
-@pytest.mark.parametrize(
-    "init",
-    [
-        lambda params: params,
-        lambda params: jax.tree.map(jnp.asarray, params),  # converts nothing, copies nothing
-        lambda params: (zeros := jnp.zeros(3), zeros),
-    ],
-    ids=["params", "asarray", "one buffer twice"],
-)
-def test_shared_buffers_are_rejected(init):
-    case = case_of(init)
-    with pytest.raises(AssertionError, match="shares its buffer"):
-        check_no_shared_buffers(case.init(), case.params)
-    with pytest.raises(Exception, match=r"donate|deleted"):
-        check_donation(case)
-
-
-def test_an_eager_alias_is_rejected_by_donation():
-    case = case_of(lambda params: jax.tree.map(jnp.zeros_like, params), lambda s, params: params)
-    check_no_shared_buffers(case.init(), case.params)
-    with pytest.raises(Exception, match=r"donate|deleted"):
-        check_donation(case)
-
-
-@pytest.mark.parametrize("options", [{}, {"axis_types": (jax.sharding.AxisType.Auto,) * 2}])
-def test_state_made_from_shapes_is_rejected_on_a_mesh(options):
-    mesh = jax.make_mesh((4, 2), ("x", "y"), **options)
-    with jax.set_mesh(mesh):
-        params = sharded_params(mesh)
-        with pytest.raises(AssertionError, match="not the parameter's"):
-            check_sharding_follows(jax.tree.map(lambda x: jnp.zeros(x.shape), params), params)
-
-
-def test_a_number_in_the_state_is_traced_again():
-    objective, calls = counting_objective()
-    # A Python number before the first update, an array after it.
-    init, update = (
-        lambda params: {"count": 0},
-        lambda s, params: {"count": s["count"] + jnp.int32(1)},
-    )
-    case = case_of(init, update, objective=objective)
-    with pytest.raises(AssertionError, match="traced again"):
-        check_never_traces_again(case, calls, lambda state: state)
 
 
 if __name__ == "__main__":
