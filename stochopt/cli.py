@@ -20,6 +20,8 @@ except ImportError:
     sys.exit("The command line needs an extra: pip install 'stochopt[experiments]'.")
 
 from stochopt import catalog
+from stochopt.experiments import report
+from stochopt.experiments.race import Entry, RaceResult, Sweep, race, settings
 from stochopt.problems import PROBLEMS, Problem
 
 app = typer.Typer(
@@ -96,10 +98,6 @@ def race_command(
     Every entry gets the same number of updates. Ctrl-C ends the race early and keeps what was
     measured.
     """
-    # Imported here: matplotlib and the compiler take a second that `stochopt list` need not wait.
-    from stochopt.experiments import report
-    from stochopt.experiments.race import race
-
     methods = _find_methods(optimizers)
     chosen_sweep = _parse_sweep(sweep, methods)
     problem = _find_problem(problem_name)
@@ -138,9 +136,9 @@ def _interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _draw(result: Any, folder: Path) -> list[Path]:
+def _draw(result: RaceResult, folder: Path) -> list[Path]:
     """Race picture and, with a sweep, the sweep's; nothing was measured, nothing is drawn."""
-    from stochopt.experiments import plots
+    from stochopt.experiments import plots  # matplotlib takes a second, only for pictures
 
     if not result.results:
         return []
@@ -173,9 +171,7 @@ def _find_problem(name: str) -> Problem:
     return PROBLEMS[name]()
 
 
-def _parse_sweep(text: str | None, methods: Sequence[catalog.Method]) -> Any:
-    from stochopt.experiments.race import Sweep
-
+def _parse_sweep(text: str | None, methods: Sequence[catalog.Method]) -> Sweep | None:
     if text is None:
         return None
     name, _, values = text.partition("=")
@@ -203,10 +199,10 @@ def _is_count(default: Any) -> bool:
     return default is None or type(default) is int
 
 
-def _check_entries(problem: Problem, methods: Sequence[catalog.Method], sweep: Any) -> None:
+def _check_entries(
+    problem: Problem, methods: Sequence[catalog.Method], sweep: Sweep | None
+) -> None:
     """Builds every transformation once, so that bad arguments stop the race before it starts."""
-    from stochopt.experiments.race import settings
-
     for method in methods:
         for hyperparams in settings(method, sweep):
             try:
@@ -239,10 +235,8 @@ class _Progress:
         console: rich.console.Console,
         methods: Sequence[catalog.Method],
         num_steps: int,
-        sweep: Any,
+        sweep: Sweep | None,
     ):
-        from stochopt.experiments.race import settings
-
         self._console, self._num_steps = console, num_steps
         self._done: dict[int, int] = {}
         self._live = rich.progress.Progress(
@@ -268,21 +262,22 @@ class _Progress:
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
 
-    def __call__(self, entry: Any, step: int) -> None:
+    def __call__(self, entry: Entry, step: int) -> None:
         name = entry.method.name
-        if step < 0:
+        if entry.run is None:
             self._live.update(self._tasks[name], state="compiling")
             return
         advance = step - self._done.get(id(entry), 0)
         self._done[id(entry)] = step
-        state = entry.run.latest()
+        objective = report.words(entry.run.program.problem.objective)
+        state = f"{objective} {entry.run.latest():.2e}"
         self._live.update(self._tasks[name], advance=advance, state=state)
         tenth = max(1, self._num_steps // 10)
         if not self._console.is_terminal and step // tenth > (step - advance) // tenth:
             self._console.print(f"{name}: {step} of {self._num_steps} updates, {state}")
 
 
-def _print_table(console: rich.console.Console, content: Any) -> None:
+def _print_table(console: rich.console.Console, content: report.Table) -> None:
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for position, head in enumerate(content.heads):
         is_text = position in (0, len(content.heads) - 1)

@@ -1,6 +1,5 @@
 """The command line: what it prints, writes and refuses."""
 
-import importlib
 import json
 
 import pytest
@@ -8,9 +7,6 @@ from typer.testing import CliRunner
 
 from stochopt import catalog, cli
 from stochopt.problems import PROBLEMS
-
-# The package exports the function of the same name.
-racing = importlib.import_module("stochopt.experiments.race")
 
 SMALL = ["quadratic-composition", "--optimizers", "scsc,sgd", "--steps", "20", "--seeds", "2"]
 
@@ -70,7 +66,7 @@ def test_race_with_a_sweep_as_json(tmp_path):
     ids=lambda value: " ".join(value)[:60],
 )
 def test_bad_input_is_refused_before_the_race(arguments, said, monkeypatch):
-    monkeypatch.setattr(racing, "race", lambda *a, **k: pytest.fail("the race started"))
+    monkeypatch.setattr(cli, "race", lambda *a, **k: pytest.fail("the race started"))
     outcome = invoke(*arguments)
     assert outcome.exit_code == 2
     flat = " ".join(outcome.output.replace("│", " ").split())
@@ -79,7 +75,7 @@ def test_bad_input_is_refused_before_the_race(arguments, said, monkeypatch):
 
 
 def test_an_interrupted_race_keeps_its_numbers(tmp_path, monkeypatch):
-    whole = racing.race
+    whole = cli.race
 
     def interrupted(*arguments, on_progress, **options):
         def stop(entry, step):
@@ -89,7 +85,7 @@ def test_an_interrupted_race_keeps_its_numbers(tmp_path, monkeypatch):
 
         return whole(*arguments, on_progress=stop, **options)
 
-    monkeypatch.setattr(racing, "race", interrupted)
+    monkeypatch.setattr(cli, "race", interrupted)
     outcome = invoke("race", *SMALL, "--out", str(tmp_path))
     assert outcome.exit_code == 130
     assert "interrupted" in outcome.output

@@ -17,7 +17,7 @@ except ImportError as error:
     raise ImportError("Pictures need matplotlib: pip install 'stochopt[experiments]'.") from error
 
 from stochopt.experiments.race import RaceResult
-from stochopt.experiments.report import label, quartiles
+from stochopt.experiments.report import label, quartiles, words
 from stochopt.experiments.run import RunResult
 
 # Okabe and Ito's colours, distinguishable with every common colour vision; grey for the yardstick.
@@ -106,7 +106,7 @@ def race_figure(race: RaceResult) -> Figure:
             _rate_axes(ax, curves)
             _guides(ax, race)
             ax.set_xlabel(head)
-        axes[0].set_ylabel(race.problem.objective.replace("_", " "))
+        axes[0].set_ylabel(words(race.problem.objective))
         _name_lines(axes)
         seeds = max(result.num_seeds for result in results)
         title = f"{race.problem.summary}: median and quartiles over {seeds} seeds"
@@ -139,8 +139,8 @@ def sweep_figure(race: RaceResult) -> Figure:
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_ylim(top=3.3 * ceiling)
-        ax.set_xlabel(race.sweep.name.replace("_", " "))
-        ax.set_ylabel(f"{race.problem.objective.replace('_', ' ')} after {race.num_steps} updates")
+        ax.set_xlabel(words(race.sweep.name))
+        ax.set_ylabel(f"{words(race.problem.objective)} after {race.num_steps} updates")
         _guides(ax, race)
         _name_lines([ax])
         seeds = max(result.num_seeds for result in race.results)

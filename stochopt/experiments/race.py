@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from stochopt.catalog import Method
-from stochopt.experiments.run import Program, Run, RunResult
+from stochopt.experiments.run import Program, Run, RunResult, split_traced
 from stochopt.problems import Problem
 
 
@@ -174,8 +174,8 @@ def _prepare(
     record_every: int | None,
 ) -> Run:
     """Compiles the entry's program, or reuses the one of the same method at other numbers."""
-    static = {n: v for n, v in entry.hyperparams.items() if not isinstance(v, float)}
-    signature = (entry.method.name, tuple(entry.hyperparams), repr(static))
+    static, _ = split_traced(entry.hyperparams)
+    signature = (entry.method, tuple(entry.hyperparams), repr(static))
     program = programs.get(signature)
     if program is None:
         program = Program(problem, entry.method, num_seeds, entry.hyperparams)

@@ -80,10 +80,9 @@ def _status(race: RaceResult, result: RunResult) -> str:
 
 def _mean_and_spread(values: np.ndarray) -> dict[str, float]:
     values = np.asarray(values, np.float64)
-    finite = values[np.isfinite(values)]
-    if len(finite) < len(values):
+    if not np.isfinite(values).all():
         return {"mean": math.inf, "spread": math.inf}
-    return {"mean": float(finite.mean()), "spread": float(finite.std(ddof=min(1, len(finite) - 1)))}
+    return {"mean": float(values.mean()), "spread": float(values.std(ddof=min(1, len(values) - 1)))}
 
 
 def decades_by_method(race: RaceResult) -> dict[str, float]:
@@ -111,8 +110,8 @@ def table(race: RaceResult) -> Table:
     reference = reference_seconds(race)
     rows = summarize(race)
     score = race.problem.score
-    heads = ["optimizer", f"final {_words(race.problem.objective)}"]
-    heads += [_words(score)] if score else []
+    heads = ["optimizer", f"final {words(race.problem.objective)}"]
+    heads += [words(score)] if score else []
     heads += ["gradients", "time/step [µs]"]
     heads += [f"time / {reference[0]}"] if reference else []
     heads += [f"steps to {race.target:g}"] if race.target is not None else []
@@ -156,14 +155,15 @@ def _footnotes(race: RaceResult) -> list[str]:
         "compilation and metrics apart; gradients: evaluations spent on average"
     ]
     if race.target is not None:
-        notes.append(f"steps to a {_words(race.problem.objective)} of {race.target:g}: median")
+        notes.append(f"steps to a {words(race.problem.objective)} of {race.target:g}: median")
     if (found := decades_by_method(race)) and race.sweep is not None:
         widths = ", ".join(f"{method} {width:.2f}" for method, width in found.items())
         notes.append(f"decades of {race.sweep.name} that reach it: {widths}")
     return notes
 
 
-def _words(name: str) -> str:
+def words(name: str) -> str:
+    """A metric or hyper-parameter as a head says it."""
     return name.replace("_", " ")
 
 

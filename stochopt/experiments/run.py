@@ -44,6 +44,13 @@ class _Records(NamedTuple):
     diverged_at: jax.Array
 
 
+def split_traced(hyperparams: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """Hyper-parameters fixed at compilation, and those (Python floats) that a program traces."""
+    traced = {name: value for name, value in hyperparams.items() if isinstance(value, float)}
+    static = {name: value for name, value in hyperparams.items() if name not in traced}
+    return static, traced
+
+
 class Program:
     """The compiled pieces of an experiment, reusable for other keys and hyper-parameters.
 
@@ -63,11 +70,10 @@ class Program:
         num_seeds: int,
         hyperparams: Mapping[str, Any] | None = None,
     ):
-        given = dict(hyperparams or {})
-        static = {name: v for name, v in given.items() if not isinstance(v, float)}
-        traced = {name: v for name, v in given.items() if isinstance(v, float)}
-        method.make(problem, **given)  # complains about bad arguments before anything compiles
-        self.problem, self.method, self.num_seeds, self.static = problem, method, num_seeds, static
+        static, traced = split_traced(hyperparams or {})
+        # Complains about bad arguments before anything compiles.
+        method.make(problem, **static, **traced)
+        self.problem, self.method, self.num_seeds = problem, method, num_seeds
 
         def make(traced: dict[str, Any]) -> optax.GradientTransformationExtraArgs:
             return method.make(problem, **static, **traced)
@@ -202,11 +208,10 @@ class Run:
         self.program, self.num_steps = program, num_steps
         self.record_every = record_every or max(1, num_steps // 50)
         self._hyperparams = dict(hyperparams or {})
-        self._compile_seconds = program.compile_seconds
         start_key, self._sample_keys = (
             jax.random.split(k, program.num_seeds) for k in jax.random.split(key)
         )
-        self._traced = {n: v for n, v in self._hyperparams.items() if isinstance(v, float)}
+        _, self._traced = split_traced(self._hyperparams)
         self._carry = program.start(start_key, self._traced)
         self._rows: list[tuple[int, float, _Records]] = []
 
@@ -234,11 +239,9 @@ class Run:
         """Whether there is a record yet."""
         return bool(self._rows)
 
-    def latest(self) -> str:
-        """The median objective of the last record, for a progress line."""
-        objective = self.program.problem.objective
-        value = np.median(self._rows[-1][2].metrics[objective])
-        return f"{objective.replace('_', ' ')} {value:.2e}"
+    def latest(self) -> float:
+        """The median objective of the last record."""
+        return float(np.median(self._rows[-1][2].metrics[self.program.problem.objective]))
 
     @property
     def result(self) -> RunResult:
@@ -255,7 +258,7 @@ class Run:
             metrics=stacked.metrics,
             diverged_at=stacked.diverged_at[:, -1],
             seconds=np.array(seconds),
-            compile_seconds=self._compile_seconds,
+            compile_seconds=self.program.compile_seconds,
         )
 
 
