@@ -15,7 +15,7 @@ ORACLES = ("loss", "inner", "outer")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
-    """A stochastic optimization problem. It knows no solver.
+    r"""A stochastic optimization problem. It knows no solver.
 
     All functions are pure and can be transformed by JAX. Oracles that a problem does not have are
     ``None``.
@@ -34,7 +34,14 @@ class Problem:
       inner: ``inner(params, batch) -> y``, the batch mean of an inner function.
       outer: ``outer(y, params, batch) -> scalar``.
       levels: named values of ``objective`` worth a line in a picture, such as a predicted limit.
-      optimum: the minimizer, where a closed form is known.
+      optimum: a minimizer, where one is known.
+      exact: name to ``function(params)``, the noiseless quantities that experiments compare with:
+        ``"gradient"`` of the objective; ``"inner"``, the expectation of ``inner``; and whatever
+        else a method of the problem's family estimates.
+      smoothness: :math:`L`, a Lipschitz constant of the exact gradient.
+      strong_convexity: :math:`\mu` of the objective, or its Polyak-Lojasiewicz constant.
+      noise: :math:`\sigma`, the root of :math:`E\|g_\xi(x) - \nabla F(x)\|^2` for the gradient of
+        ``loss`` on one batch, where it does not depend on ``params``, or at the optimum.
     """
 
     name: str
@@ -50,6 +57,10 @@ class Problem:
     outer: Callable[[Any, Params, Batch], jax.Array] | None = None
     levels: Mapping[str, float] = dataclasses.field(default_factory=dict)
     optimum: Params | None = None
+    exact: Mapping[str, Callable[[Params], Any]] = dataclasses.field(default_factory=dict)
+    smoothness: float | None = None
+    strong_convexity: float | None = None
+    noise: float | None = None
 
     @property
     def inner_shape(self) -> Any:

@@ -46,6 +46,7 @@ def quadratic_composition(
 
     hessian = a.T @ q @ a + ridge * np.eye(d)
     right = a.T @ (c - q @ b)
+    eigenvalues = np.linalg.eigvalsh(hessian)
     optimum = np.linalg.solve(hessian, right)
     biased = np.linalg.solve(hessian + matrix_noise**2 * np.trace(q) * np.eye(d), right)
 
@@ -70,7 +71,6 @@ def quadratic_composition(
         return {
             "gap": jnp.vdot(error, hessian @ error) / 2,
             "squared_distance": jnp.vdot(error, error),
-            "squared_gradient_norm": jnp.sum(jnp.square(hessian @ error)),
         }
 
     return Problem(
@@ -85,4 +85,10 @@ def quadratic_composition(
         outer=outer,
         levels={"limit of the naive gradient": biased_gap},
         optimum=optimum,
+        exact={
+            "gradient": lambda params: hessian @ (params - optimum),
+            "inner": lambda params: a @ params + b,
+        },
+        smoothness=float(eigenvalues[-1]),
+        strong_convexity=float(eigenvalues[0]),
     )
