@@ -4,7 +4,8 @@ Pictures are in :mod:`stochopt.experiments.plots`, which needs matplotlib.
 """
 
 from stochopt.experiments.race import Entry, RaceResult, Sweep, decades, race
-from stochopt.experiments.run import Program, Run, RunResult, gradient_and_extras, run
+from stochopt.experiments.result import RunResult
+from stochopt.experiments.run import Program, Run, gradient_and_extras, run
 
 __all__ = [
     "Entry",

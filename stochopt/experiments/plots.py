@@ -18,7 +18,7 @@ except ImportError as error:
 
 from stochopt.experiments.race import RaceResult
 from stochopt.experiments.report import label, quartiles, words
-from stochopt.experiments.run import RunResult
+from stochopt.experiments.result import RunResult
 
 # Okabe and Ito's colours, distinguishable with every common colour vision; grey for the yardstick.
 _PALETTE = {

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from stochopt.catalog import Method
-from stochopt.experiments.run import Program, Run, RunResult, split_traced
+from stochopt.experiments.result import RunResult
+from stochopt.experiments.run import Program, Run, split_traced
 from stochopt.problems import Problem
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from stochopt.experiments.race import Entry, RaceResult, decades
-from stochopt.experiments.run import RunResult
+from stochopt.experiments.result import RunResult
 
 #: The method that times and gradients are compared with, where it takes part.
 REFERENCE = "adam"

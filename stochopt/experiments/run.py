@@ -5,9 +5,9 @@ So all methods see the same starting points and the same batches, and neither th
 chunks nor an interruption changes a number.
 """
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,13 @@ import numpy as np
 import optax
 
 from stochopt.catalog import Method
+from stochopt.experiments import storage
+from stochopt.experiments.result import RunResult
 from stochopt.problems import Problem
+
+#: ``each_update(point, params, state) -> dict`` of scalars: ``point`` is the one to evaluate and
+#: ``params`` the one that the gradient was taken at, both before the update, ``state`` is after it.
+EachUpdate = Callable[[Any, Any, Any], dict[str, jax.Array]]
 
 
 def gradient_and_extras(
@@ -36,10 +42,12 @@ class _Carry(NamedTuple):
     params: Any
     state: Any
     diverged_at: jax.Array  # the first update that made params not finite; 0 if none did
+    totals: dict[str, jax.Array]  # sums over the updates so far
 
 
 class _Records(NamedTuple):
     metrics: dict[str, jax.Array]
+    totals: dict[str, jax.Array]
     num_gradients: jax.Array
     diverged_at: jax.Array
 
@@ -61,6 +69,8 @@ class Program:
       method: a row of the catalog.
       num_seeds: how many independent repetitions run at once.
       hyperparams: those that differ from the catalog's defaults.
+      each_update: what to measure at every update and to add up, see :data:`EachUpdate`; the sums
+        are the ``totals`` of the result.
     """
 
     def __init__(
@@ -69,6 +79,7 @@ class Program:
         method: Method,
         num_seeds: int,
         hyperparams: Mapping[str, Any] | None = None,
+        each_update: EachUpdate = lambda point, params, state: {},
     ):
         static, traced = split_traced(hyperparams or {})
         # Complains about bad arguments before anything compiles.
@@ -80,7 +91,9 @@ class Program:
 
         def start(key: jax.Array, traced: dict[str, Any]) -> _Carry:
             params = problem.init(key)
-            return _Carry(params, make(traced).init(params), jnp.zeros([], jnp.int32))
+            state = make(traced).init(params)
+            measured = jax.eval_shape(each_update, params, params, state)
+            return _Carry(params, state, jnp.zeros([], jnp.int32), optax.tree.zeros_like(measured))
 
         def advance(
             carry: _Carry, key: jax.Array, begin: jax.Array, end: jax.Array, traced: dict[str, Any]
@@ -88,14 +101,16 @@ class Program:
             optimizer = make(traced)
 
             def step(t: jax.Array, carry: _Carry) -> _Carry:
-                params, state, diverged_at = carry
+                params, state, diverged_at, totals = carry
                 batch = problem.sample(jax.random.fold_in(key, t))
                 grad, extras = gradient_and_extras(problem, method, params, batch)
+                point = method.eval_params(state, params)
                 updates, state = optimizer.update(grad, state, params, **extras)
+                totals = optax.tree.add(totals, each_update(point, params, state))
                 params = optax.apply_updates(params, updates)
                 finite = jnp.isfinite(optax.tree.norm(params))
                 first = (diverged_at == 0) & ~finite
-                return _Carry(params, state, jnp.where(first, t + 1, diverged_at))
+                return _Carry(params, state, jnp.where(first, t + 1, diverged_at), totals)
 
             return jax.lax.fori_loop(begin, end, step, carry)
 
@@ -103,7 +118,7 @@ class Program:
             counter = method.gradient_counter
             counted = optax.tree.get(carry.state, counter) if counter else num_steps
             point = method.eval_params(carry.state, carry.params)
-            return _Records(problem.metrics(point), counted, carry.diverged_at)
+            return _Records(problem.metrics(point), carry.totals, counted, carry.diverged_at)
 
         def over_seeds(function: Callable, shared: int) -> Callable:
             """Maps over seeds; the last ``shared`` arguments are the same for all of them."""
@@ -123,72 +138,23 @@ class Program:
         donating = jax.jit(over_seeds(advance, 3), donate_argnums=0)
         self.advance = donating.lower(carry, keys, begin, end, traced).compile()
         self.measure = jax.jit(over_seeds(measure, 1)).lower(carry, end).compile()
+        self.carry_shape = carry
+        self.records_shape = jax.eval_shape(over_seeds(measure, 1), carry, end)
         self.compile_seconds = time.perf_counter() - before
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class RunResult:
-    """What an experiment measured; arrays have a leading axis of seeds.
-
-    Attributes:
-      problem: name of the problem.
-      method: name of the method.
-      hyperparams: those that differed from the catalog's defaults.
-      objective: name of the metric that was minimized.
-      steps: updates done at each record, shape (records,); the first record is the start.
-      num_gradients: gradient evaluations spent, shape (seeds, records).
-      metrics: name to values, each of shape (seeds, records).
-      diverged_at: first update whose parameters were not finite, 0 if none, shape (seeds,).
-      seconds: wall-clock seconds of the updates before each record, shape (records,), all seeds
-        together, without compilation and metrics; the first is zero.
-      compile_seconds: what compiling its program took; the runs of a sweep share a program.
-    """
-
-    problem: str
-    method: str
-    hyperparams: dict[str, Any]
-    objective: str
-    steps: np.ndarray
-    num_gradients: np.ndarray
-    metrics: dict[str, np.ndarray]
-    diverged_at: np.ndarray
-    seconds: np.ndarray
-    compile_seconds: float
-
-    @property
-    def num_seeds(self) -> int:
-        """Number of repetitions."""
-        return len(self.diverged_at)
-
-    @property
-    def values(self) -> np.ndarray:
-        """The objective, shape (seeds, records); infinite from where it is not finite."""
-        values = self.metrics[self.objective]
-        return np.where(np.isfinite(values), values, np.inf)
-
-    def final(self, metric: str | None = None) -> np.ndarray:
-        """Last record of a metric (the objective by default), shape (seeds,)."""
-        return self.values[:, -1] if metric is None else self.metrics[metric][:, -1]
-
-    def seconds_per_step(self) -> float:
-        """Median over chunks of the time one update of one seed takes."""
-        done = np.diff(self.steps)
-        return float(np.median(self.seconds[1:] / done / self.num_seeds)) if len(done) else np.nan
-
-    def steps_to(self, target: float) -> np.ndarray:
-        """First recorded number of updates with the objective at most ``target``; inf if none."""
-        reached = self.values <= target
-        return np.where(reached.any(1), self.steps[reached.argmax(1)], np.inf)
 
 
 class Run:
     """An experiment in progress: iterate to advance it by one record at a time.
 
+    Iterating again goes on from the last record. So does another ``Run`` with the same arguments,
+    in another process too, after :meth:`save` there and :meth:`load` here, bit for bit.
+
     Args:
       program: the compiled pieces.
       key: random key of the whole experiment.
       num_steps: updates in all.
-      record_every: updates between two records; ``None`` makes about 50 records.
+      record_every: updates between two records, or the numbers of updates to record at (start and
+        end are recorded in any case); ``None`` makes about 50 records.
       hyperparams: values of the program's traced hyper-parameters.
     """
 
@@ -198,15 +164,20 @@ class Run:
         *,
         key: jax.Array,
         num_steps: int,
-        record_every: int | None = None,
+        record_every: int | Sequence[int] | None = None,
         hyperparams: Mapping[str, Any] | None = None,
     ):
         if num_steps < 1:
             raise ValueError(f"num_steps must be a whole number of at least 1, got {num_steps}.")
-        if record_every is not None and record_every < 1:
-            raise ValueError(f"record_every must be at least 1, got {record_every}.")
+        every = max(1, num_steps // 50) if record_every is None else record_every
+        if isinstance(every, int):
+            if every < 1:
+                raise ValueError(f"record_every must be at least 1, got {record_every}.")
+            every = range(every, num_steps, every)
+        elif any(not 0 <= stop <= num_steps for stop in every):
+            raise ValueError(f"record_every must lie in [0, {num_steps}], got {record_every}.")
         self.program, self.num_steps = program, num_steps
-        self.record_every = record_every or max(1, num_steps // 50)
+        self._stops = sorted({*every, num_steps} - {0})
         self._hyperparams = dict(hyperparams or {})
         start_key, self._sample_keys = (
             jax.random.split(k, program.num_seeds) for k in jax.random.split(key)
@@ -214,13 +185,25 @@ class Run:
         _, self._traced = split_traced(self._hyperparams)
         self._carry = program.start(start_key, self._traced)
         self._rows: list[tuple[int, float, _Records]] = []
+        self._identity = storage.plain(
+            {
+                "problem": program.problem.name,
+                "method": program.method.name,
+                "hyperparams": self._hyperparams,
+                "num_seeds": program.num_seeds,
+                "num_steps": num_steps,
+                "records": self._stops,
+                "key": jax.random.key_data(key).tolist(),
+            }
+        )
 
     def __iter__(self) -> Iterator[int]:
         """Yields the number of updates done, after each record."""
-        self._record(0, 0.0)
-        yield 0
-        for begin in range(0, self.num_steps, self.record_every):
-            end = min(begin + self.record_every, self.num_steps)
+        if not self._rows:
+            self._record(0, 0.0)
+            yield 0
+        begin = self._rows[-1][0]
+        for end in [stop for stop in self._stops if stop > begin]:
             bounds = (jnp.asarray(n, jnp.int32) for n in (begin, end))
             before = time.perf_counter()
             self._carry = self.program.advance(
@@ -229,10 +212,48 @@ class Run:
             jax.block_until_ready(self._carry)
             self._record(end, time.perf_counter() - before)
             yield end
+            begin = end
 
     def _record(self, step: int, seconds: float) -> None:
         records = self.program.measure(self._carry, jnp.asarray(step, jnp.int32))
         self._rows.append((step, seconds, jax.device_get(records)))
+
+    def save(self, path: str | Path) -> Path:
+        """Writes everything that :meth:`load` needs to go on from the last record."""
+        steps, seconds, records = zip(*self._rows, strict=True)
+        rows = jax.tree.leaves(jax.tree.map(lambda *leaves: np.stack(leaves), *records))
+        carry = jax.tree.leaves(jax.device_get(self._carry))
+        arrays = {"steps": np.array(steps), "seconds": np.array(seconds)}
+        arrays |= {f"records/{i}": leaf for i, leaf in enumerate(rows)}
+        arrays |= {f"carry/{i}": leaf for i, leaf in enumerate(carry)}
+        return storage.write(path, arrays, self._identity)
+
+    def load(self, path: str | Path) -> None:
+        """Goes back to where :meth:`save` was called, perhaps in another process.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+          ValueError: the file is something else, or of a run with other arguments; the message
+            names them.
+        """
+        arrays, identity = storage.read(path)
+        if different := [k for k, v in self._identity.items() if identity.get(k) != v]:
+            raise ValueError(f"{path} is of a run with another {', '.join(different)}.")
+
+        def tree(name: str, shape: Any) -> Any:
+            leaves, treedef = jax.tree.flatten(shape)
+            # NumPy's files forget the names of types that are not its own, such as bfloat16.
+            found = [arrays[f"{name}/{i}"].view(leaf.dtype) for i, leaf in enumerate(leaves)]
+            return jax.tree.unflatten(treedef, found)
+
+        self._carry = jax.device_put(tree("carry", self.program.carry_shape))
+        records = tree("records", self.program.records_shape)
+        self._rows = [
+            (int(step), float(seconds), jax.tree.map(lambda leaf, i=i: leaf[i], records))
+            for i, (step, seconds) in enumerate(
+                zip(arrays["steps"], arrays["seconds"], strict=True)
+            )
+        ]
 
     @property
     def started(self) -> bool:
@@ -256,6 +277,7 @@ class Run:
             steps=np.array(steps),
             num_gradients=stacked.num_gradients,
             metrics=stacked.metrics,
+            totals=stacked.totals,
             diverged_at=stacked.diverged_at[:, -1],
             seconds=np.array(seconds),
             compile_seconds=self.program.compile_seconds,
@@ -269,7 +291,8 @@ def run(
     key: jax.Array,
     num_steps: int,
     num_seeds: int = 1,
-    record_every: int | None = None,
+    record_every: int | Sequence[int] | None = None,
+    checkpoint: str | Path | None = None,
     **hyperparams: Any,
 ) -> RunResult:
     """Runs a method on a problem and returns what was measured.
@@ -280,13 +303,19 @@ def run(
       key: random key of the whole experiment.
       num_steps: updates.
       num_seeds: independent repetitions, with starting points and batches of their own.
-      record_every: updates between two records; ``None`` makes about 50 records.
+      record_every: updates between two records, or the numbers of updates to record at; ``None``
+        makes about 50 records.
+      checkpoint: file to write after every record. If it exists, the run goes on from there, bit
+        for bit as if it had never stopped.
       **hyperparams: those that differ from the catalog's defaults.
     """
     program = Program(problem, method, num_seeds, hyperparams)
     experiment = Run(
         program, key=key, num_steps=num_steps, record_every=record_every, hyperparams=hyperparams
     )
+    if checkpoint is not None and Path(checkpoint).exists():
+        experiment.load(checkpoint)
     for _ in experiment:
-        pass
+        if checkpoint is not None:
+            experiment.save(checkpoint)
     return experiment.result

@@ -14,7 +14,7 @@ from helpers import tree_problem
 from stochopt import catalog
 from stochopt.experiments import plots, report
 from stochopt.experiments.race import RaceResult, Sweep, decades, race
-from stochopt.experiments.run import RunResult
+from stochopt.experiments.result import RunResult
 
 
 @pytest.fixture
