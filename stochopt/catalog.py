@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import optax
 
+from stochopt.claims import Claim
 from stochopt.compositional import scsc
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago
@@ -39,6 +40,9 @@ class Method:
       gradient_counter: name in the state that counts gradient evaluations; ``None`` means that
         every update costs one.
       eval_params: ``eval_params(state, params)``, the point to evaluate.
+      estimates: name to ``function(state)``: what the state holds an estimate of, under the names
+        of :attr:`stochopt.problems.Problem.exact`.
+      claims: the convergence rates that are claimed of the method.
       seeds: how an experiment batches seeds: ``"vmap"``, or ``"map"`` for methods that branch
         (``vmap`` runs both branches of a ``cond``).
     """
@@ -52,6 +56,8 @@ class Method:
     gradient_of: str | None = "loss"
     gradient_counter: str | None = None
     eval_params: Callable[[Any, Any], Any] = lambda state, params: params
+    estimates: Mapping[str, Callable[[Any], Any]] = dataclasses.field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
     seeds: Literal["vmap", "map"] = "vmap"
 
     @property

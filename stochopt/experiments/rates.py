@@ -1,0 +1,383 @@
+"""Measured convergence rates: a ladder of horizons, an exponent with an interval, a verdict."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from stochopt.catalog import Method
+from stochopt.claims import Claim
+from stochopt.experiments.fit import Fit, TooShortError, power_law
+from stochopt.experiments.measures import MissingMeasureError, each_update, is_squared
+from stochopt.experiments.run import Program, Run
+from stochopt.problems import Problem, tilted
+
+#: The optimum counts as reached when the gradient norm has fallen to this part of its start.
+LIMIT = 0.025
+_ROUNDING = 1e-12  # relative to the start; squared for squared measures
+_STATIONARITY = "squared_gradient_norm"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RateResult:
+    r"""A measured rate. Print it, or read :attr:`verdict`.
+
+    Attributes:
+      name: of the method.
+      problem: name of the problem.
+      measure: what was measured, see :class:`stochopt.claims.Claim`.
+      over: whether ``errors`` are averages over the ``"run"`` or over its ``"tail"``, the last
+        quarter.
+      exponent: the predicted :math:`p` of :math:`O(N^{-p})`, ``None`` without a prediction.
+      two_sided: whether a faster rate contradicts the prediction too.
+      horizons: updates, shape (horizons,).
+      costs: gradient evaluations, mean over seeds, shape (horizons,).
+      errors: shape (seeds, horizons).
+      residual: gradient norm over the last quarter of the longest run, as a part of its start
+        (root mean squares over seeds); of the measure itself where the problem has no gradient.
+      fit: the power law through the errors of the finite seeds, ``None`` without one.
+      troubles: what kept the measurement from being made in full, a sentence each.
+      seconds: running time.
+      compile_seconds: what compiling took.
+    """
+
+    name: str
+    problem: str
+    measure: str
+    over: str
+    exponent: float | None
+    two_sided: bool
+    horizons: np.ndarray
+    costs: np.ndarray
+    errors: np.ndarray
+    residual: float = np.nan
+    fit: Fit | None = None
+    troubles: tuple[str, ...] = ()
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+    @property
+    def reasons(self) -> list[str]:
+        """What speaks against the prediction, a sentence each."""
+        reasons = list(self.troubles)
+        if self.fit is not None and self.exponent is not None:
+            measured = f"exponent {self.fit.exponent:.2f} [{self.fit.low:.2f}, {self.fit.high:.2f}]"
+            if self.fit.high < self.exponent:
+                reasons.append(f"slower than predicted: {measured} against {self.exponent:g}")
+            if self.two_sided and self.fit.low > self.exponent:
+                reasons.append(f"faster than the closed form: {measured} against {self.exponent:g}")
+        if self.residual > LIMIT:
+            what = "gradient norm" if self.measure != "gradient_norm" else "it"
+            reasons.append(
+                f"optimum not reached: {what} ends at {self.residual:.1%} of its start, "
+                f"above {LIMIT:.1%}"
+            )
+        return reasons
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing speaks against the prediction."""
+        return not self.reasons
+
+    @property
+    def verdict(self) -> str:
+        """``"holds"``, or what speaks against it."""
+        return "; ".join(self.reasons) or "holds"
+
+    def __str__(self) -> str:
+        law = "no fit"
+        if self.fit is not None:
+            low, high = self.fit.low, self.fit.high
+            law = f"N^-{self.fit.exponent:.3f} [{low:.3f}, {high:.3f}]"
+        predicted = "" if self.exponent is None else f", predicted N^-{self.exponent:.3f}"
+        lines = [f"{self.name} on {self.problem}: {self.measure} ~ {law}{predicted}"]
+        means = self.errors.mean(axis=0) if len(self.errors) else []
+        lines += [f"{n:12.0f} {error:12.4g}" for n, error in zip(self.costs, means, strict=True)]
+        return "\n".join([*lines, self.verdict])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClaimResult:
+    """A claim, what was measured of it, and its negative control under the same test.
+
+    Attributes:
+      method: a row of the catalog.
+      claim: one of its claims.
+      result: the method's rate.
+      control: the rate of the wrong variant, which must not hold.
+    """
+
+    method: Method
+    claim: Claim
+    result: RateResult
+    control: RateResult
+
+    @property
+    def holds(self) -> bool:
+        """Whether the method's rate holds and its control's does not."""
+        return self.result.holds and not self.control.holds
+
+    @property
+    def verdict(self) -> str:
+        """``"holds"``, or what speaks against it."""
+        blind = ["its control passes too, so that this shows nothing"] if self.control.holds else []
+        return "; ".join(self.result.reasons + blind) or "holds"
+
+
+def measure_rate(
+    problem: Problem,
+    make_optimizer: Callable[[Any], optax.GradientTransformation],
+    horizons: Sequence[int],
+    *,
+    measure: str = _STATIONARITY,
+    over: Literal["run", "tail"] = "run",
+    exponent: float | None = None,
+    two_sided: bool = False,
+    num_seeds: int = 32,
+    seed: int = 0,
+    name: str = "optimizer",
+    on_progress: Callable[[int], None] = lambda horizon: None,
+    **fields: Any,
+) -> RateResult:
+    r"""Measures how an error falls with the number of gradient evaluations.
+
+    A theorem of the form *with step sizes that suit* :math:`T`, *the error after* :math:`T`
+    *updates is* :math:`O(T^{-p})` is about many runs of different lengths, not about one curve.
+    For every horizon :math:`T` of the ladder this runs ``make_optimizer(T)`` for :math:`T` updates
+    on all seeds, in double precision and compiled once for the whole ladder, and fits
+    :math:`c N^{-p}` to the mean error against the mean number :math:`N` of gradient evaluations.
+
+    The prediction holds if the 95 % bootstrap interval of the exponent reaches it, if every seed
+    stayed finite, and if the gradient norm over the last quarter of the longest run is at most
+    2.5 % of its start: the right limit, and not merely the right speed.
+
+    Args:
+      problem: what to minimize; ``exact["gradient"]`` is needed for gradient norms.
+      make_optimizer: from a horizon to a transformation. The horizon is a traced number: compute
+        with it, but do not branch on it.
+      horizons: numbers of updates, rising.
+      measure: ``"squared_gradient_norm"``, ``"gradient_norm"``, a metric of the problem, or an
+        estimate's error, see :class:`stochopt.claims.Claim`.
+      over: average it over the whole ``"run"``, or over its last quarter, the ``"tail"``.
+      exponent: the predicted :math:`p`; ``None`` only measures.
+      two_sided: whether a faster rate contradicts the prediction too.
+      num_seeds: repetitions of every run.
+      seed: of the random key; all horizons share starting points and batches.
+      name: for tables and pictures.
+      on_progress: called as ``on_progress(horizon)`` before each horizon; with 0 before
+        compilation.
+      **fields: other fields of :class:`stochopt.catalog.Method` than their defaults, such as
+        ``gradient_of=None`` for an estimator.
+
+    Returns:
+      The errors, the fit and a verdict. What is missing or goes wrong is a sentence in the verdict.
+
+    Raises:
+      ValueError: ``horizons`` do not rise, or a field is unknown.
+    """
+    ladder = np.asarray(horizons)
+    whole = ladder.ndim == 1 and np.issubdtype(ladder.dtype, np.integer)
+    if not whole or not len(ladder) or ladder[0] < 4 or np.any(np.diff(ladder) <= 0):
+        raise ValueError(f"horizons must be rising whole numbers of at least 4, got {horizons}.")
+    if over not in ("run", "tail"):
+        raise ValueError(f"over must be 'run' or 'tail', got {over!r}.")
+    method = Method(
+        name=name,
+        factory=lambda horizon: make_optimizer(horizon),
+        **{"family": "", "summary": "", "paper": "", **fields},
+    )
+    empty = RateResult(
+        name=name,
+        problem=problem.name,
+        measure=measure,
+        over=over,
+        exponent=exponent,
+        two_sided=two_sided,
+        horizons=ladder,
+        costs=np.zeros(0),
+        errors=np.zeros((0, 0)),
+    )
+    stationarity = _STATIONARITY if "gradient" in problem.exact else measure
+    try:
+        with jax.enable_x64(True):
+            climbed = _climb(
+                _in_double(problem),
+                method,
+                ladder,
+                list(dict.fromkeys([measure, stationarity])),
+                num_seeds,
+                seed,
+                on_progress,
+            )
+    except MissingMeasureError as error:
+        return dataclasses.replace(empty, troubles=(str(error),))
+    errors = climbed.averages[over][measure]
+    start = climbed.start[measure].mean()
+    fit, troubles = _fit(climbed.costs, errors, ladder, start, is_squared(measure))
+    return dataclasses.replace(
+        empty,
+        costs=climbed.costs,
+        errors=errors,
+        fit=fit,
+        troubles=troubles,
+        residual=_residual(climbed, stationarity),
+        seconds=climbed.seconds,
+        compile_seconds=climbed.compile_seconds,
+    )
+
+
+def check_claim(
+    method: Method,
+    claim: Claim,
+    *,
+    problem: Problem | None = None,
+    num_seeds: int = 32,
+    seed: int = 0,
+    quick: bool = False,
+    on_progress: Callable[[str, int], None] = lambda part, horizon: None,
+) -> ClaimResult:
+    """Measures a claim of the catalog and its negative control.
+
+    Args:
+      method: a row of the catalog.
+      claim: one of ``method.claims``.
+      problem: instead of the claim's own, such as a :func:`stochopt.problems.tilted` one.
+      num_seeds: repetitions of every run.
+      seed: of the random key.
+      quick: leaves out the two longest horizons.
+      on_progress: called as ``on_progress(part, horizon)`` with part ``"method"`` or ``"control"``.
+    """
+    problem = claim.problem() if problem is None else problem
+    wrong, control = dataclasses.replace(method, **claim.control.method), claim.control
+
+    def rate(row: Method, on: Problem, constants: Any, part: str) -> RateResult:
+        return measure_rate(
+            on,
+            lambda horizon: row.make(on, **constants(horizon)),
+            claim.horizons[:-2] if quick else claim.horizons,
+            measure=claim.measure,
+            over=claim.over,
+            exponent=claim.exponent,
+            two_sided=claim.two_sided,
+            num_seeds=num_seeds,
+            seed=seed,
+            name=row.name if part == "method" else control.name,
+            on_progress=lambda horizon: on_progress(part, horizon),
+            gradient_of=row.gradient_of,
+            gradient_counter=row.gradient_counter,
+            eval_params=row.eval_params,
+            estimates=row.estimates,
+        )
+
+    biased = tilted(problem, control.bias) if control.bias else problem
+    return ClaimResult(
+        method=method,
+        claim=claim,
+        result=rate(method, problem, claim.constants, "method"),
+        control=rate(wrong, biased, control.constants or claim.constants, "control"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Climbed:
+    """The measures of a whole ladder: by name, arrays of shape (seeds, horizons)."""
+
+    averages: dict[str, dict[str, np.ndarray]]  # over the "run" and over its "tail"
+    start: dict[str, np.ndarray]  # shape (seeds,)
+    costs: np.ndarray  # shape (horizons,)
+    seconds: float
+    compile_seconds: float
+
+
+def _climb(
+    problem: Problem,
+    method: Method,
+    horizons: np.ndarray,
+    measures: Sequence[str],
+    num_seeds: int,
+    seed: int,
+    on_progress: Callable[[int], None],
+) -> _Climbed:
+    on_progress(0)
+    program = Program(
+        problem,
+        method,
+        num_seeds,
+        {"horizon": float(horizons[0])},
+        each_update(problem, method, measures),
+    )
+    before = time.perf_counter()
+    results = []
+    for horizon in horizons.tolist():
+        on_progress(horizon)
+        experiment = Run(
+            program,
+            key=jax.random.key(seed),
+            num_steps=horizon,
+            record_every=(1, 3 * horizon // 4),
+            hyperparams={"horizon": float(horizon)},
+        )
+        for _ in experiment:
+            pass
+        results.append(experiment.result)
+
+    def average(measure: str, begin: int) -> np.ndarray:
+        """Over the updates from the record at position ``begin`` to the end."""
+        columns = [
+            (r.totals[measure][:, -1] - r.totals[measure][:, begin])
+            / (r.steps[-1] - r.steps[begin])
+            for r in results
+        ]
+        return np.stack(columns, axis=1)
+
+    return _Climbed(
+        averages={
+            over: {measure: average(measure, begin) for measure in measures}
+            for over, begin in (("run", 0), ("tail", 2))
+        },
+        start={measure: results[0].totals[measure][:, 1] for measure in measures},
+        costs=np.array([r.num_gradients[:, -1].mean() for r in results]),
+        seconds=time.perf_counter() - before,
+        compile_seconds=program.compile_seconds,
+    )
+
+
+def _in_double(problem: Problem) -> Problem:
+    def init(key: jax.Array) -> Any:
+        widen = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float64))
+        return jax.tree.map(widen, problem.init(key))
+
+    return dataclasses.replace(problem, init=init)
+
+
+def _fit(
+    costs: np.ndarray, errors: np.ndarray, horizons: np.ndarray, start: float, squared: bool
+) -> tuple[Fit | None, tuple[str, ...]]:
+    """The fit to the finite seeds, and what was wrong."""
+    troubles = []
+    finite = np.isfinite(errors)
+    bad = ~finite.all(axis=1)
+    if bad.any():
+        first = horizons[~finite.all(axis=0)][0]
+        troubles.append(
+            f"{bad.sum()} of {len(errors)} seeds not finite, the first at horizon {first}"
+        )
+        if bad.all():
+            return None, tuple(troubles)
+    floor = (_ROUNDING**2 if squared else _ROUNDING) * start
+    try:
+        return power_law(costs, errors[~bad], floor), tuple(troubles)
+    except TooShortError as error:
+        return None, (*troubles, str(error))
+
+
+def _residual(climbed: _Climbed, measure: str) -> float:
+    """The tail of the longest run over the start, as a ratio of norms."""
+    end, start = climbed.averages["tail"][measure][:, -1], climbed.start[measure]
+    ratio = end[np.isfinite(end)].mean() / start.mean() if np.isfinite(end).any() else np.inf
+    return float(ratio if measure == "gradient_norm" else np.sqrt(ratio))
