@@ -1,4 +1,4 @@
-"""One row per method: its factory, family, paper, what it needs, and how to run it."""
+"""One row per method: factory, family, paper, what it needs, how to run it, what it claims."""
 
 import dataclasses
 import difflib
@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import optax
 
-from stochopt.claims import Claim
+from stochopt.claims import Claim, compositional, gradient_descent, model_building, orthogonal
 from stochopt.compositional import scsc
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago
@@ -115,6 +115,8 @@ METHODS = (
         family="orthogonal",
         summary="AdaGrad step sizes on orthogonalized momentum; AdamW for vectors",
         paper="Zhang et al. 2025, arXiv:2509.02981",
+        estimates={"gradient": lambda state: optax.tree.get(state, "ScaleByAdagoState").mu},
+        claims=orthogonal.ADAGO,
     ),
     Method(
         name="smb",
@@ -124,6 +126,7 @@ METHODS = (
         paper="Birbil et al. 2024, arXiv:2111.07058",
         defaults=_ADJUSTED,
         gradient_counter="num_gradients",
+        claims=model_building.SMB,
         seeds="map",
     ),
     Method(
@@ -134,6 +137,7 @@ METHODS = (
         paper="Birbil et al. 2024, arXiv:2111.07058",
         defaults=_ADJUSTED,
         gradient_counter="num_gradients",
+        claims=model_building.SMB_INDEPENDENT,
         seeds="map",
     ),
     Method(
@@ -145,6 +149,8 @@ METHODS = (
         # Its theorem asks for rates that fall like 1 / sqrt(t); a constant one leaves a bias.
         defaults={"learning_rate": inverse_sqrt(0.05, 100), "tracker_rate": inverse_sqrt(0.2, 10)},
         gradient_of=None,
+        estimates={"inner": lambda state: optax.tree.get(state, "tracked_value")},
+        claims=compositional.SCSC,
     ),
 )
 
@@ -166,6 +172,8 @@ _OPTAX_EVAL_PARAMS = {
     "contrib.schedule_free_adamw": optax.contrib.schedule_free_eval_params,
     "contrib.schedule_free_sgd": optax.contrib.schedule_free_eval_params,
 }
+# Rates of optax's own methods: the yardsticks.
+_OPTAX_CLAIMS: dict[str, tuple[Claim, ...]] = {"sgd": gradient_descent.SGD}
 
 
 def _optax_method(path: str) -> Method | None:
@@ -185,6 +193,7 @@ def _optax_method(path: str) -> Method | None:
         summary=(inspect.getdoc(target) or "").split("\n")[0].rstrip("."),
         paper="see its documentation",
         defaults=_OPTAX_DEFAULTS.get(path, {}),
+        claims=_OPTAX_CLAIMS.get(path, ()),
         **options,
     )
 

@@ -1,4 +1,4 @@
-"""The convergence rates claimed of the methods, a module for each family."""
+"""The convergence rates claimed of the methods: a module for each family."""
 
 from stochopt.claims.claim import Claim, Constants, Control, powers_of_two
 

@@ -16,9 +16,12 @@ try:
 except ImportError as error:
     raise ImportError("Pictures need matplotlib: pip install 'stochopt[experiments]'.") from error
 
+from stochopt.experiments.evidence import ClaimResult
 from stochopt.experiments.race import RaceResult
-from stochopt.experiments.report import label, quartiles, words
+from stochopt.experiments.rates import RateResult
+from stochopt.experiments.report import label, quartiles
 from stochopt.experiments.result import RunResult
+from stochopt.experiments.table import words
 
 # Okabe and Ito's colours, distinguishable with every common colour vision; grey for the yardstick.
 _PALETTE = {
@@ -146,6 +149,71 @@ def sweep_figure(race: RaceResult) -> Figure:
         seeds = max(result.num_seeds for result in race.results)
         ax.set_title(f"{race.problem.summary}\nmedian and quartiles over {seeds} seeds")
     return figure
+
+
+def rates_figure(results: Sequence[RateResult | ClaimResult]) -> Figure:
+    """Error against gradient evaluations on a ladder of horizons, one panel per result.
+
+    Mean over seeds with the band between the quartiles; filled points are those of the fit. The
+    predicted slope is drawn beside them, and the control of a claim as a thin line.
+    """
+    columns = min(2, len(results))
+    rows = -(-len(results) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(5.5 * columns, 4.2 * rows), layout="constrained", squeeze=False
+        )
+        for ax, result in itertools.zip_longest(axes.flat, results):
+            if result is None:
+                ax.remove()
+            else:
+                _rate_panel(ax, result)
+    return figure
+
+
+def _rate_panel(ax: Axes, result: RateResult | ClaimResult) -> None:
+    claimed = isinstance(result, ClaimResult)
+    rate = result.result if claimed else result
+    tint = color(result.method.name if claimed else rate.name)
+    low, _, high = quartiles(rate.errors)
+    mean = rate.errors.mean(axis=0)
+    ax.fill_between(rate.costs, low, high, color=tint, alpha=0.18, linewidth=0)
+    ax.plot(rate.costs, mean, color=tint, marker="o", markerfacecolor="white", label=rate.name)
+    title = f"{rate.name}: {words(rate.measure)}" + (
+        ", last quarter" if rate.over == "tail" else ""
+    )
+    if rate.fit is not None:
+        used = rate.fit.used
+        ax.plot(rate.costs[used], mean[used], color=tint, marker="o", linestyle="none")
+        title += f"\nmeasured {rate.fit.exponent:.2f} [{rate.fit.low:.2f}, {rate.fit.high:.2f}]"
+    if rate.exponent is not None and len(mean):
+        # Beside the curve, a little above its last point.
+        guide = 1.6 * mean[-1] * (rate.costs / rate.costs[-1]) ** -rate.exponent
+        ax.plot(rate.costs, guide, color="#444444", linewidth=1.2, linestyle=(0, (4, 2)))
+        ax.annotate(
+            f"slope $-{rate.exponent:g}$",
+            (rate.costs[len(mean) // 2], guide[len(mean) // 2]),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=10,
+            color="#444444",
+        )
+    if claimed and len(result.control.errors):
+        wrong = result.control
+        ax.plot(wrong.costs, wrong.errors.mean(axis=0), color="#777777", linewidth=1.2)
+        ax.annotate(
+            wrong.name,
+            (wrong.costs[-1], wrong.errors.mean(axis=0)[-1]),
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="right",
+            fontsize=10,
+            color="#555555",
+        )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("gradient evaluations")
+    ax.set_title(title, fontsize=12)
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

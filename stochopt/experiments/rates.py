@@ -11,11 +11,10 @@ import numpy as np
 import optax
 
 from stochopt.catalog import Method
-from stochopt.claims import Claim
 from stochopt.experiments.fit import Fit, TooShortError, power_law
 from stochopt.experiments.measures import MissingMeasureError, each_update, is_squared
 from stochopt.experiments.run import Program, Run
-from stochopt.problems import Problem, tilted
+from stochopt.problems import Problem
 
 #: The optimum counts as reached when the gradient norm has fallen to this part of its start.
 LIMIT = 0.025
@@ -30,7 +29,7 @@ class RateResult:
     Attributes:
       name: of the method.
       problem: name of the problem.
-      measure: what was measured, see :class:`stochopt.claims.Claim`.
+      measure: what was measured.
       over: whether ``errors`` are averages over the ``"run"`` or over its ``"tail"``, the last
         quarter.
       exponent: the predicted :math:`p` of :math:`O(N^{-p})`, ``None`` without a prediction.
@@ -99,34 +98,6 @@ class RateResult:
         means = self.errors.mean(axis=0) if len(self.errors) else []
         lines += [f"{n:12.0f} {error:12.4g}" for n, error in zip(self.costs, means, strict=True)]
         return "\n".join([*lines, self.verdict])
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ClaimResult:
-    """A claim, what was measured of it, and its negative control under the same test.
-
-    Attributes:
-      method: a row of the catalog.
-      claim: one of its claims.
-      result: the method's rate.
-      control: the rate of the wrong variant, which must not hold.
-    """
-
-    method: Method
-    claim: Claim
-    result: RateResult
-    control: RateResult
-
-    @property
-    def holds(self) -> bool:
-        """Whether the method's rate holds and its control's does not."""
-        return self.result.holds and not self.control.holds
-
-    @property
-    def verdict(self) -> str:
-        """``"holds"``, or what speaks against it."""
-        blind = ["its control passes too, so that this shows nothing"] if self.control.holds else []
-        return "; ".join(self.result.reasons + blind) or "holds"
 
 
 def measure_rate(
@@ -228,58 +199,6 @@ def measure_rate(
         residual=_residual(climbed, stationarity),
         seconds=climbed.seconds,
         compile_seconds=climbed.compile_seconds,
-    )
-
-
-def check_claim(
-    method: Method,
-    claim: Claim,
-    *,
-    problem: Problem | None = None,
-    num_seeds: int = 32,
-    seed: int = 0,
-    quick: bool = False,
-    on_progress: Callable[[str, int], None] = lambda part, horizon: None,
-) -> ClaimResult:
-    """Measures a claim of the catalog and its negative control.
-
-    Args:
-      method: a row of the catalog.
-      claim: one of ``method.claims``.
-      problem: instead of the claim's own, such as a :func:`stochopt.problems.tilted` one.
-      num_seeds: repetitions of every run.
-      seed: of the random key.
-      quick: leaves out the two longest horizons.
-      on_progress: called as ``on_progress(part, horizon)`` with part ``"method"`` or ``"control"``.
-    """
-    problem = claim.problem() if problem is None else problem
-    wrong, control = dataclasses.replace(method, **claim.control.method), claim.control
-
-    def rate(row: Method, on: Problem, constants: Any, part: str) -> RateResult:
-        return measure_rate(
-            on,
-            lambda horizon: row.make(on, **constants(horizon)),
-            claim.horizons[:-2] if quick else claim.horizons,
-            measure=claim.measure,
-            over=claim.over,
-            exponent=claim.exponent,
-            two_sided=claim.two_sided,
-            num_seeds=num_seeds,
-            seed=seed,
-            name=row.name if part == "method" else control.name,
-            on_progress=lambda horizon: on_progress(part, horizon),
-            gradient_of=row.gradient_of,
-            gradient_counter=row.gradient_counter,
-            eval_params=row.eval_params,
-            estimates=row.estimates,
-        )
-
-    biased = tilted(problem, control.bias) if control.bias else problem
-    return ClaimResult(
-        method=method,
-        claim=claim,
-        result=rate(method, problem, claim.constants, "method"),
-        control=rate(wrong, biased, control.constants or claim.constants, "control"),
     )
 
 

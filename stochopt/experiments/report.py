@@ -3,18 +3,15 @@
 import csv
 import json
 import math
-import platform
-import sys
-from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 
+from stochopt.experiments import provenance
 from stochopt.experiments.race import Entry, RaceResult, decades
 from stochopt.experiments.result import RunResult
+from stochopt.experiments.table import Table, words
 
 #: The method that times and gradients are compared with, where it takes part.
 REFERENCE = "adam"
@@ -96,15 +93,6 @@ def decades_by_method(race: RaceResult) -> dict[str, float]:
     }
 
 
-class Table(NamedTuple):
-    """A table of text."""
-
-    heads: list[str]
-    rows: list[list[str]]
-    best: set[tuple[int, int]]  # (row, column) of the best objective and of the best score
-    notes: list[str]
-
-
 def table(race: RaceResult) -> Table:
     """The race as a table, entries in their order."""
     reference = reference_seconds(race)
@@ -132,7 +120,8 @@ def table(race: RaceResult) -> Table:
         else:
             cells += ["-"] * (len(heads) - 2)
         body.append([*cells, row["status"]])
-    return Table(heads, body, _best_cells(race, rows), _footnotes(race))
+    left = {0, len(heads) - 1}
+    return Table(heads, body, _best_cells(race, rows), _footnotes(race), left)
 
 
 def _best_cells(race: RaceResult, rows: list[dict[str, Any]]) -> set[tuple[int, int]]:
@@ -162,11 +151,6 @@ def _footnotes(race: RaceResult) -> list[str]:
     return notes
 
 
-def words(name: str) -> str:
-    """A metric or hyper-parameter as a head says it."""
-    return name.replace("_", " ")
-
-
 def _plus_minus(value: dict[str, float], form: str, spread_form: str) -> str:
     if not math.isfinite(value["mean"]):
         return "not finite"
@@ -178,20 +162,6 @@ def _steps_to_target(row: dict[str, Any], race: RaceResult) -> str:
     steps = row["steps_to_target"]
     text = f"{steps:.0f}" if math.isfinite(steps) else "-"
     return text if reached in (0, total) else f"{text} ({reached} of {total})"
-
-
-def provenance(race: RaceResult) -> dict[str, Any]:
-    """What it takes to repeat the race: versions, device, seed, arguments."""
-    packages = ("stochopt", "jax", "jaxlib", "optax", "numpy")
-    return {
-        "arguments": sys.argv[1:],
-        "problem": race.problem.name,
-        "seed": race.seed,
-        "steps": race.num_steps,
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in packages},
-        "device": jax.devices()[0].device_kind,
-    }
 
 
 def write_csv(race: RaceResult, path: Path) -> None:
@@ -218,7 +188,12 @@ def write_json(race: RaceResult, path: Path) -> None:
 def as_json(race: RaceResult) -> dict[str, Any]:
     """The content of the JSON file; numbers that are not finite become ``None``."""
     content = {
-        "run": provenance(race),
+        "run": {
+            **provenance.environment(),
+            "problem": race.problem.name,
+            "seed": race.seed,
+            "steps": race.num_steps,
+        },
         "objective": race.problem.objective,
         "target": race.target,
         "interrupted": race.interrupted,
@@ -226,7 +201,7 @@ def as_json(race: RaceResult) -> dict[str, Any]:
         "decades": decades_by_method(race),
         "curves": [_curve(result) for result in race.results],
     }
-    return _finite(content)
+    return provenance.finite(content)
 
 
 def _curve(result: RunResult) -> dict[str, Any]:
@@ -247,13 +222,3 @@ def quartiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # Linear interpolation between a number and infinity is not a number; the neighbour is.
     q = np.quantile(values, [0.25, 0.5, 0.75], axis=0, method="higher")
     return q[0], q[1], q[2]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -29,6 +29,8 @@ def logistic(
       batch_size: examples a minibatch, drawn with replacement.
       decay: :math:`\lambda > 0`.
     """
+    check_count("num_features", num_features)
+    check_count("num_examples", num_examples)
     check_count("batch_size", batch_size)
     check_range("decay", decay, "(0, inf)")
     rng = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stochopt._checks import check_range
+from stochopt._checks import check_count, check_range
 from stochopt.problems.additive_noise import skewed, with_additive_noise
 from stochopt.problems.problem import Problem
 
@@ -32,6 +32,8 @@ def matrix_regression(
       start: spectral norm of :math:`W - W^*` at the start.
       seed: of the random data.
     """
+    check_count("rows", rows)
+    check_count("columns", columns)
     check_range("start", start, "(0, inf)")
     rng = np.random.default_rng(seed)
     examples = 8 * rows

@@ -28,7 +28,11 @@ def noisy_quadratic(spectrum: Sequence[float] = (1.0, 0.5, 0.25), noise: float =
       noise: :math:`\sigma \ge 0`, the root of the expected squared norm of the gradient's error.
     """
     eigenvalues = np.asarray(spectrum, np.float64)
-    if eigenvalues.ndim != 1 or not eigenvalues.size or not np.all(eigenvalues > 0):
+    if (
+        eigenvalues.ndim != 1
+        or not eigenvalues.size
+        or not np.all((eigenvalues > 0) & np.isfinite(eigenvalues))
+    ):
         raise ValueError(f"spectrum must be a sequence of positive numbers, got {spectrum}.")
     optimum = np.where(np.arange(eigenvalues.size) % 2 == 0, 1.0, -1.0)
 

@@ -39,6 +39,8 @@ def phase_retrieval(
       Davis, Drusvyatskiy, `Stochastic Model-Based Minimization of Weakly Convex Functions
       <https://arxiv.org/abs/1803.06523>`_, 2019
     """
+    check_count("dimension", dimension)
+    check_count("num_examples", num_examples)
     check_count("batch_size", batch_size)
     check_range("corruption", corruption, "[0, 0.5)")
     rng = np.random.default_rng(seed)
@@ -46,7 +48,7 @@ def phase_retrieval(
     signal = rng.standard_normal(dimension)
     signal /= np.linalg.norm(signal)
     squares = (rows @ signal) ** 2
-    wrong = rng.permutation(num_examples)[: int(corruption * num_examples)]
+    wrong = rng.permutation(num_examples)[: round(corruption * num_examples)]
     squares[wrong] = rng.standard_normal(len(wrong)) ** 2
 
     def loss(params: jax.Array, batch: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stochopt._checks import check_count, check_range
 from stochopt.problems.problem import Problem
 
 
@@ -37,6 +38,11 @@ def quadratic_composition(
       ridge: :math:`\rho`.
       seed: of the random data.
     """
+    check_count("dimension", dimension)
+    check_count("inner_dimension", inner_dimension)
+    check_range("matrix_noise", matrix_noise, "[0, inf)")
+    check_range("vector_noise", vector_noise, "[0, inf)")
+    check_range("ridge", ridge, "[0, inf)")
     rng = np.random.default_rng(seed)
     d, p = dimension, inner_dimension
     a = rng.standard_normal((p, d)) / np.sqrt(d)

@@ -1,74 +1,26 @@
-"""The command line: ``stochopt list`` and ``stochopt race``."""
+"""``stochopt race``."""
 
 import ast
-import inspect
 import json
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-try:
-    import rich.box
-    import rich.console
-    import rich.progress
-    import rich.table
-    import rich.text
-    import typer
-except ImportError:
-    sys.exit("The command line needs an extra: pip install 'stochopt[experiments]'.")
+import rich.console
+import rich.progress
+import typer
 
 from stochopt import catalog
+from stochopt.cli.console import find_methods, interrupt, make_console, print_table, writable
 from stochopt.experiments import report
 from stochopt.experiments.race import Entry, RaceResult, Sweep, race, settings
+from stochopt.experiments.table import words
 from stochopt.problems import PROBLEMS, Problem
-
-app = typer.Typer(
-    help="Stochastic optimization in optax's shape: list the methods, race them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 
 DEFAULT_RACE = "adago,smb,adam,contrib.muon,sgd"
 
 
-@app.command("list")
-def list_methods(
-    json_output: Annotated[bool, typer.Option("--json", help="Machine-readable rows.")] = False,
-) -> None:
-    """Lists methods with family, paper and the oracles they need, and the problems."""
-    rows: list[dict[str, Any]] = [
-        {
-            "name": method.name,
-            "family": method.family,
-            "paper": method.paper,
-            "oracles": list(method.oracles),
-            "summary": method.summary,
-        }
-        for method in catalog.methods()
-    ]
-    if json_output:
-        print(json.dumps(rows, indent=1))
-        return
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("method", no_wrap=True, min_width=max(len(row["name"]) for row in rows))
-    for head in ("family", "oracles", "paper", "what it does"):
-        table.add_column(head, no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        oracles = ", ".join(row["oracles"])
-        table.add_row(row["name"], row["family"], oracles, row["paper"], row["summary"])
-    console = _console()
-    console.print(table)
-    console.print("Any other optimizer of optax races by its path, such as contrib.dog.\n")
-    console.print("Problems:")
-    for name, factory in PROBLEMS.items():
-        first_line = (inspect.getdoc(factory) or "").split("\n")[0]
-        console.print(f"  {name:24}{first_line}", highlight=False, no_wrap=True)
-
-
-@app.command("race")
 def race_command(
     problem_name: Annotated[
         str, typer.Argument(metavar="PROBLEM", help="See `stochopt list`.")
@@ -98,14 +50,14 @@ def race_command(
     Every entry gets the same number of updates. Ctrl-C ends the race early and keeps what was
     measured.
     """
-    methods = _find_methods(optimizers)
+    methods = find_methods(optimizers.split(","), "--optimizers")
     chosen_sweep = _parse_sweep(sweep, methods)
     problem = _find_problem(problem_name)
     _check_entries(problem, methods, chosen_sweep)
-    folder = _writable(out or Path("race") / problem.name)
+    folder = writable(out or Path("race") / problem.name)
 
-    console = _console(stderr=json_output)
-    signal.signal(signal.SIGTERM, _interrupt)
+    console = make_console(stderr=json_output)
+    signal.signal(signal.SIGTERM, interrupt)
     with _Progress(console, methods, steps, chosen_sweep) as progress:
         result = race(
             problem,
@@ -123,17 +75,13 @@ def race_command(
     if json_output:
         print(json.dumps(report.as_json(result), indent=1))
     else:
-        _print_table(console, report.table(result))
+        print_table(console, report.table(result))
     written = [folder / "race.csv", folder / "race.json", *_draw(result, folder)]
     console.print("written: " + ", ".join(str(path) for path in written), soft_wrap=True)
     if not result.results:
         raise typer.Exit(1)
     if result.interrupted:
         raise typer.Exit(130)
-
-
-def _interrupt(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _draw(result: RaceResult, folder: Path) -> list[Path]:
@@ -146,20 +94,6 @@ def _draw(result: RaceResult, folder: Path) -> list[Path]:
     if result.sweep is not None:
         paths += plots.save(plots.sweep_figure(result), folder / "sweep")
     return paths
-
-
-def _console(*, stderr: bool = False) -> rich.console.Console:
-    console = rich.console.Console(stderr=stderr)
-    if not console.is_terminal:  # a file has no width that a table must fit
-        console.width = 200
-    return console
-
-
-def _find_methods(names: str) -> list[catalog.Method]:
-    try:
-        return [catalog.find(name.strip()) for name in dict.fromkeys(names.split(","))]
-    except catalog.UnknownMethodError as error:
-        raise typer.BadParameter(str(error), param_hint="--optimizers") from None
 
 
 def _find_problem(name: str) -> Problem:
@@ -214,19 +148,6 @@ def _check_entries(
                 ) from None
 
 
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise typer.BadParameter(
-            f"cannot write to {folder}: {error.strerror}", param_hint="--out"
-        ) from None
-    return folder
-
-
 class _Progress:
     """One live bar per method on a terminal; a plain line per method's tenth elsewhere."""
 
@@ -269,31 +190,9 @@ class _Progress:
             return
         advance = step - self._done.get(id(entry), 0)
         self._done[id(entry)] = step
-        objective = report.words(entry.run.program.problem.objective)
+        objective = words(entry.run.program.problem.objective)
         state = f"{objective} {entry.run.latest():.2e}"
         self._live.update(self._tasks[name], advance=advance, state=state)
         tenth = max(1, self._num_steps // 10)
         if not self._console.is_terminal and step // tenth > (step - advance) // tenth:
             self._console.print(f"{name}: {step} of {self._num_steps} updates, {state}")
-
-
-def _print_table(console: rich.console.Console, content: report.Table) -> None:
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for position, head in enumerate(content.heads):
-        is_text = position in (0, len(content.heads) - 1)
-        table.add_column(head, justify="left" if is_text else "right", overflow="fold")
-    for index, row in enumerate(content.rows):
-        bold = ["bold" if (index, column) in content.best else "" for column in range(len(row))]
-        table.add_row(*map(rich.text.Text, row, bold))
-    console.print(table)
-    for note in content.notes:
-        console.print(note, style="dim", highlight=False)
-
-
-def main() -> None:
-    """Entry point of the ``stochopt`` command."""
-    app()
-
-
-if __name__ == "__main__":
-    main()

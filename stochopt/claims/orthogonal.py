@@ -1,0 +1,104 @@
+"""AdaGO."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+from stochopt.claims.claim import Claim, Control
+from stochopt.orthogonal import adago, svd_polar
+from stochopt.problems import matrix_regression
+
+_PAPER = "Zhang, Liu, Schaeffer 2025, arXiv:2509.02981"
+_EXACT = {"orthogonalize": svd_polar}  # the theorems are about the exact polar factor
+
+
+def _stochastic(horizon: Any) -> Mapping[str, Any]:
+    return {
+        **_EXACT,
+        "learning_rate": 2 / horizon**0.375,
+        "momentum": 1 - 4 / horizon**0.5,
+        "min_step_size": 0.5 / horizon**0.75,
+    }
+
+
+def _deterministic(horizon: Any) -> Mapping[str, Any]:
+    return {
+        **_EXACT,
+        "learning_rate": 1.0,
+        "momentum": 0.0,
+        "min_step_size": 1 / horizon**0.5,
+    }
+
+
+def _without_floor(horizon: Any) -> Mapping[str, Any]:
+    return {**_EXACT, "learning_rate": 1.0, "momentum": 0.0, "min_step_size": 0.0}
+
+
+@functools.wraps(adago)
+def _without_root(**hyperparams: Any) -> optax.GradientTransformationExtraArgs:
+    """AdaGO with a step size over the accumulator itself, not over its root."""
+    right = adago(**hyperparams)
+
+    def update_fn(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        updates, state = right.update(updates, state, params, **extra_args)
+        accumulator = optax.tree.get(state, "ScaleByAdagoState").accumulator
+        return jax.tree.map(lambda u, v: u / v**0.5, updates, accumulator), state
+
+    return optax.GradientTransformationExtraArgs(right.init, update_fn)
+
+
+STOCHASTIC = Claim(
+    setting="smooth; noise of bounded variance",
+    theorem=_PAPER,
+    problem=functools.partial(matrix_regression, noise=0.2),
+    constants=_stochastic,
+    measure="gradient_norm",
+    exponent=1 / 4,
+    control=Control(
+        "weights of the momentum exchanged",
+        constants=lambda horizon: {**_stochastic(horizon), "momentum": 4 / horizon**0.5},
+    ),
+)
+
+# What the momentum is for: its error, squared, is what the proof of the rate above needs.
+MOMENTUM = Claim(
+    setting="smooth; noise of bounded variance; momentum",
+    theorem=_PAPER,
+    problem=functools.partial(matrix_regression, noise=0.2),
+    constants=_stochastic,
+    measure="gradient_error",
+    over="tail",
+    exponent=1 / 2,
+    control=Control(
+        "constant momentum",
+        constants=lambda horizon: {**_stochastic(horizon), "momentum": 0.75},
+    ),
+)
+
+DETERMINISTIC = Claim(
+    setting="smooth; no noise",
+    theorem=_PAPER,
+    problem=functools.partial(matrix_regression, noise=0.0, start=10.0),
+    constants=_deterministic,
+    measure="gradient_norm",
+    exponent=1 / 2,
+    control=Control(
+        "floor on the step size that does not shrink",
+        constants=lambda horizon: {**_deterministic(horizon), "min_step_size": 1.0},
+    ),
+)
+
+WITHOUT_FLOOR = Claim(
+    setting="smooth; no noise; no floor, any learning rate",
+    theorem="stochopt, derived on its page",
+    problem=functools.partial(matrix_regression, noise=0.0, start=10.0),
+    constants=_without_floor,
+    measure="gradient_norm",
+    exponent=1 / 2,
+    control=Control("accumulator without the root", method={"factory": _without_root}),
+)
+
+ADAGO = (STOCHASTIC, MOMENTUM, DETERMINISTIC, WITHOUT_FLOOR)

@@ -1,0 +1,159 @@
+"""The claims of the catalog, measured beside their negative controls."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from stochopt.catalog import Method
+from stochopt.claims import Claim
+from stochopt.experiments.rates import RateResult, measure_rate
+from stochopt.problems import Problem, tilted
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClaimResult:
+    """A claim, what was measured of it, and its negative control under the same test.
+
+    Attributes:
+      method: a row of the catalog.
+      claim: one of its claims.
+      result: the method's rate.
+      control: the rate of the wrong variant, which must not hold.
+    """
+
+    method: Method
+    claim: Claim
+    result: RateResult
+    control: RateResult
+
+    @property
+    def holds(self) -> bool:
+        """Whether the method's rate holds and its control's does not."""
+        return self.result.holds and not self.control.holds
+
+    @property
+    def verdict(self) -> str:
+        """``"holds"``, or what speaks against it."""
+        blind = ["its control passes too, so that this shows nothing"] if self.control.holds else []
+        return "; ".join(self.result.reasons + blind) or "holds"
+
+
+def check_claim(
+    method: Method,
+    claim: Claim,
+    *,
+    problem: Problem | None = None,
+    num_seeds: int = 32,
+    seed: int = 0,
+    quick: bool = False,
+    on_progress: Callable[[str, int], None] = lambda part, horizon: None,
+) -> ClaimResult:
+    """Measures a claim of the catalog and its negative control.
+
+    Args:
+      method: a row of the catalog.
+      claim: one of ``method.claims``.
+      problem: instead of the claim's own, such as a :func:`stochopt.problems.tilted` one.
+      num_seeds: repetitions of every run.
+      seed: of the random key.
+      quick: leaves out the two longest horizons.
+      on_progress: called as ``on_progress(part, horizon)`` with part ``"method"`` or ``"control"``.
+    """
+    problem = claim.problem() if problem is None else problem
+    control = claim.control
+    # The claim names every hyper-parameter that is not the factory's own default.
+    right = dataclasses.replace(method, defaults={})
+    wrong = dataclasses.replace(right, **control.method)
+
+    def rate(row: Method, on: Problem, constants: Any, part: str) -> RateResult:
+        return measure_rate(
+            on,
+            lambda horizon: row.make(on, **constants(horizon)),
+            claim.horizons[:-2] if quick else claim.horizons,
+            measure=claim.measure,
+            over=claim.over,
+            exponent=claim.exponent,
+            two_sided=claim.two_sided,
+            num_seeds=num_seeds,
+            seed=seed,
+            name=row.name if part == "method" else control.name,
+            on_progress=lambda horizon: on_progress(part, horizon),
+            gradient_of=row.gradient_of,
+            gradient_counter=row.gradient_counter,
+            eval_params=row.eval_params,
+            estimates=row.estimates,
+        )
+
+    biased = tilted(problem, control.bias) if control.bias else problem
+    return ClaimResult(
+        method=method,
+        claim=claim,
+        result=rate(right, problem, claim.constants, "method"),
+        control=rate(wrong, biased, control.constants or claim.constants, "control"),
+    )
+
+
+def check_claims(
+    methods: Sequence[Method],
+    *,
+    num_seeds: int = 32,
+    seed: int = 0,
+    quick: bool = False,
+    on_progress: Callable[[Method, Claim, str, int], None] = lambda *_: None,
+    on_result: Callable[[ClaimResult], None] = lambda result: None,
+) -> list[ClaimResult]:
+    """Measures every claim of ``methods``, in order.
+
+    A claim that cannot be measured keeps the error as its verdict and the others go on.
+    ``KeyboardInterrupt`` ends the list early and keeps what was measured.
+
+    Args:
+      methods: rows of the catalog.
+      num_seeds: repetitions of every run.
+      seed: of the random key.
+      quick: leaves out the two longest horizons of every ladder.
+      on_progress: called as ``on_progress(method, claim, part, horizon)``, see
+        :func:`check_claim`.
+      on_result: called with every finished result.
+    """
+    results: list[ClaimResult] = []
+    try:
+        for method in methods:
+            for claim in method.claims:
+                try:
+                    result = check_claim(
+                        method,
+                        claim,
+                        num_seeds=num_seeds,
+                        seed=seed,
+                        quick=quick,
+                        on_progress=lambda *at, m=method, c=claim: on_progress(m, c, *at),
+                    )
+                except Exception as error:
+                    result = _failed(method, claim, error)
+                results.append(result)
+                on_result(result)
+    except KeyboardInterrupt:
+        pass
+    return results
+
+
+def _failed(method: Method, claim: Claim, error: Exception) -> ClaimResult:
+    first_line = str(error).split("\n")[0]
+    nothing = RateResult(
+        name=method.name,
+        problem="",
+        measure=claim.measure,
+        over=claim.over,
+        exponent=claim.exponent,
+        two_sided=claim.two_sided,
+        horizons=np.asarray(claim.horizons),
+        costs=np.zeros(0),
+        errors=np.zeros((0, 0)),
+        troubles=(f"{type(error).__name__}: {first_line}",),
+    )
+    return ClaimResult(
+        method, claim, nothing, dataclasses.replace(nothing, name=claim.control.name)
+    )

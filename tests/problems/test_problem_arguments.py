@@ -1,0 +1,55 @@
+"""Bad arguments of problems: a clear error that names the argument."""
+
+import pytest
+
+from stochopt.problems import (
+    cosine,
+    logistic,
+    matrix_regression,
+    noisy_quadratic,
+    phase_retrieval,
+    polyak_lojasiewicz,
+    quadratic_composition,
+)
+
+NOISY = (cosine, matrix_regression, noisy_quadratic, polyak_lojasiewicz)
+
+BAD = [
+    *[(factory, "noise", value) for factory in NOISY for value in (-1, float("nan"))],
+    *[
+        (noisy_quadratic, "spectrum", value)
+        for value in ((), (1, 0), (1, -1), (1, float("inf")), ((1, 2), (3, 4)))
+    ],
+    *[(phase_retrieval, "corruption", value) for value in (0.5, -0.1)],
+    *[
+        (phase_retrieval, name, value)
+        for name in ("dimension", "num_examples", "batch_size")
+        for value in (0, 2.5)
+    ],
+    *[
+        (logistic, name, value)
+        for name in ("num_features", "num_examples", "batch_size")
+        for value in (0, 2.5)
+    ],
+    *[(logistic, "decay", value) for value in (0, -1)],
+    *[(matrix_regression, "start", value) for value in (0, -1)],
+    *[(matrix_regression, name, 0) for name in ("rows", "columns")],
+    *[(quadratic_composition, name, 0) for name in ("dimension", "inner_dimension")],
+    *[(quadratic_composition, name, -1) for name in ("matrix_noise", "vector_noise", "ridge")],
+    *[(cosine, "dimension", value) for value in (0, 2.5)],
+    *[(polyak_lojasiewicz, "dimension", value) for value in (0, 2.5)],
+]
+
+
+@pytest.mark.parametrize(
+    ("factory", "argument", "value"), BAD, ids=[f"{f.__name__}-{a}-{v}" for f, a, v in BAD]
+)
+def test_bad_arguments_are_named(factory, argument, value):
+    with pytest.raises(ValueError, match=f"^{argument} must "):
+        factory(**{argument: value})
+
+
+@pytest.mark.parametrize("factory", NOISY)
+def test_no_noise_is_allowed(factory):
+    problem = factory(noise=0)
+    assert problem.noise == 0

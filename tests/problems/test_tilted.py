@@ -1,0 +1,108 @@
+"""Tilted problems: one linear term in every oracle with a gradient, and nowhere else."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stochopt.problems import (
+    Problem,
+    matrix_regression,
+    phase_retrieval,
+    quadratic_composition,
+    tilted,
+)
+
+key = jax.random.key
+
+FACTORIES = {
+    "matrix-regression": matrix_regression,
+    "quadratic-composition": quadratic_composition,
+}
+each_problem = pytest.mark.parametrize("name", FACTORIES)
+FRACTION = 0.3
+
+
+def random_points(problem, seed=0):
+    shape = problem.init(key(0)).shape
+    return np.random.default_rng(seed).standard_normal((3, *shape))
+
+
+@each_problem
+def test_gradient_of_the_loss_changes_by_one_vector_of_the_stated_norm(x64, name):
+    problem = FACTORIES[name]()
+    biased = tilted(problem, FRACTION)
+
+    @jax.jit
+    def change(x, k):
+        batch = problem.sample(k)
+        before = jax.value_and_grad(problem.loss)(x, batch)
+        return [
+            b - a for a, b in zip(before, jax.value_and_grad(biased.loss)(x, batch), strict=True)
+        ]
+
+    initial = problem.exact["gradient"](problem.init(key(0)))
+    norm = FRACTION * np.linalg.norm(np.ravel(initial))
+    assert norm > 0.1
+    entry = norm / np.sqrt(initial.size)
+    for seed, x in enumerate(random_points(problem)):
+        in_value, in_gradient = change(x, key(seed))
+        np.testing.assert_allclose(in_gradient, np.full(x.shape, entry), rtol=1e-9)
+        np.testing.assert_allclose(in_value, entry * x.sum(), rtol=1e-9)
+
+
+def test_outer_function_gets_the_same_term_in_the_params_only(x64):
+    problem = quadratic_composition()
+    biased = tilted(problem, FRACTION)
+    initial = np.asarray(problem.exact["gradient"](problem.init(key(0))))
+    entry = FRACTION * np.linalg.norm(initial) / np.sqrt(initial.size)
+    batch, u = problem.sample(key(0)), jnp.linspace(-1, 1, 5)
+    slopes = [jax.jit(jax.grad(p.outer, argnums=(0, 1))) for p in (problem, biased)]
+    for x in random_points(problem):
+        change = biased.outer(u, x, batch) - problem.outer(u, x, batch)
+        np.testing.assert_allclose(change, entry * x.sum(), rtol=1e-9)
+        (in_u, in_x), (tilted_in_u, tilted_in_x) = (slope(u, x, batch) for slope in slopes)
+        np.testing.assert_array_equal(tilted_in_u, in_u)
+        np.testing.assert_allclose(tilted_in_x - in_x, np.full(6, entry), rtol=1e-9)
+
+
+@each_problem
+def test_nothing_else_changes(name):
+    problem = FACTORIES[name]()
+    biased = tilted(problem, FRACTION)
+    changed = {
+        field.name
+        for field in dataclasses.fields(Problem)
+        if getattr(problem, field.name) is not getattr(biased, field.name)
+    }
+    assert changed == {"loss", "outer"} - set(problem.missing(("outer",)))
+
+
+def test_no_tilt_of_fraction_zero():
+    problem = matrix_regression()
+    params, batch = problem.init(key(0)), problem.sample(key(0))
+    assert tilted(problem, 0.0).loss(params, batch) == problem.loss(params, batch)
+
+
+def test_every_leaf_of_a_tree_is_tilted():
+    # The exact gradient 4 in each of 3 + 1 entries has norm 8; half of it is 2 an entry.
+    problem = Problem(
+        name="tree",
+        summary="constant",
+        init=lambda k: {"a": jnp.ones(3), "b": jnp.ones(())},
+        sample=lambda k: 0.0,
+        metrics=lambda params: {},
+        objective="none",
+        loss=lambda params, batch: jnp.sum(params["a"]) * 0.0,
+        exact={"gradient": lambda params: jax.tree.map(lambda x: jnp.full(x.shape, 4.0), params)},
+    )
+    slope = jax.grad(tilted(problem, 0.5).loss)(problem.init(key(0)), 0.0)
+    assert slope["a"].tolist() == [2, 2, 2]
+    assert slope["b"] == 2
+
+
+def test_an_exact_gradient_is_needed():
+    with pytest.raises(ValueError, match=r"'phase-retrieval' has no exact gradient"):
+        tilted(phase_retrieval(), 0.3)
