@@ -45,8 +45,8 @@ def print_table(console: rich.console.Console, content: Table) -> None:
     """Prints a table with its notes, the best cells in bold."""
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for position, head in enumerate(content.heads):
-        justify = "left" if position in content.left else "right"
-        table.add_column(head, justify=justify, overflow="fold")
+        left = position in content.left
+        table.add_column(head, justify="left" if left else "right", overflow="fold")
     for index, row in enumerate(content.rows):
         bold = ["bold" if (index, column) in content.best else "" for column in range(len(row))]
         table.add_row(*map(rich.text.Text, row, bold))

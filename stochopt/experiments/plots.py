@@ -172,16 +172,17 @@ def rates_figure(results: Sequence[RateResult | ClaimResult]) -> Figure:
 
 
 def _rate_panel(ax: Axes, result: RateResult | ClaimResult) -> None:
-    claimed = isinstance(result, ClaimResult)
-    rate = result.result if claimed else result
-    tint = color(result.method.name if claimed else rate.name)
+    rate, wrong = (
+        (result.result, result.control) if isinstance(result, ClaimResult) else (result, None)
+    )
+    tint = color(rate.name)
     low, _, high = quartiles(rate.errors)
     mean = rate.errors.mean(axis=0)
     ax.fill_between(rate.costs, low, high, color=tint, alpha=0.18, linewidth=0)
     ax.plot(rate.costs, mean, color=tint, marker="o", markerfacecolor="white", label=rate.name)
-    title = f"{rate.name}: {words(rate.measure)}" + (
-        ", last quarter" if rate.over == "tail" else ""
-    )
+    title = f"{rate.name}: {words(rate.measure)}"
+    if rate.over == "tail":
+        title += ", last quarter"
     if rate.fit is not None:
         used = rate.fit.used
         ax.plot(rate.costs[used], mean[used], color=tint, marker="o", linestyle="none")
@@ -198,8 +199,7 @@ def _rate_panel(ax: Axes, result: RateResult | ClaimResult) -> None:
             fontsize=10,
             color="#444444",
         )
-    if claimed and len(result.control.errors):
-        wrong = result.control
+    if wrong is not None and len(wrong.errors):
         ax.plot(wrong.costs, wrong.errors.mean(axis=0), color="#777777", linewidth=1.2)
         ax.annotate(
             wrong.name,
