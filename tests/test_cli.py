@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stochopt import catalog, cli
+from stochopt.cli import race as race_module
 from stochopt.problems import PROBLEMS
 
 SMALL = ["quadratic-composition", "--optimizers", "scsc,sgd", "--steps", "20", "--seeds", "2"]
@@ -66,7 +67,7 @@ def test_race_with_a_sweep_as_json(tmp_path):
     ids=lambda value: " ".join(value)[:60],
 )
 def test_bad_input_is_refused_before_the_race(arguments, said, monkeypatch):
-    monkeypatch.setattr(cli, "race", lambda *a, **k: pytest.fail("the race started"))
+    monkeypatch.setattr(race_module, "race", lambda *a, **k: pytest.fail("the race started"))
     outcome = invoke(*arguments)
     assert outcome.exit_code == 2
     flat = " ".join(outcome.output.replace("│", " ").split())
@@ -75,7 +76,7 @@ def test_bad_input_is_refused_before_the_race(arguments, said, monkeypatch):
 
 
 def test_an_interrupted_race_keeps_its_numbers(tmp_path, monkeypatch):
-    whole = cli.race
+    whole = race_module.race
 
     def interrupted(*arguments, on_progress, **options):
         def stop(entry, step):
@@ -85,7 +86,7 @@ def test_an_interrupted_race_keeps_its_numbers(tmp_path, monkeypatch):
 
         return whole(*arguments, on_progress=stop, **options)
 
-    monkeypatch.setattr(cli, "race", interrupted)
+    monkeypatch.setattr(race_module, "race", interrupted)
     outcome = invoke("race", *SMALL, "--out", str(tmp_path))
     assert outcome.exit_code == 130
     assert "interrupted" in outcome.output

@@ -3,7 +3,7 @@
 Pictures are in :mod:`stochopt.experiments.plots`, which needs matplotlib.
 """
 
-from stochopt.experiments.evidence import ClaimResult, check_claim, check_claims
+from stochopt.experiments.evidence import ClaimResult, check_claim, check_claims, measure_claim
 from stochopt.experiments.fit import Fit, power_law
 from stochopt.experiments.race import Entry, RaceResult, Sweep, decades, race
 from stochopt.experiments.rates import RateResult, measure_rate
@@ -24,6 +24,7 @@ __all__ = [
     "check_claims",
     "decades",
     "gradient_and_extras",
+    "measure_claim",
     "measure_rate",
     "power_law",
     "race",

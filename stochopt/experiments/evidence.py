@@ -1,8 +1,8 @@
 """The claims of the catalog, measured beside their negative controls."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -40,11 +40,57 @@ class ClaimResult:
         return "; ".join(self.result.reasons + blind) or "holds"
 
 
-def check_claim(
+def measure_claim(
     method: Method,
     claim: Claim,
     *,
     problem: Problem | None = None,
+    name: str | None = None,
+    num_seeds: int = 32,
+    seed: int = 0,
+    quick: bool = False,
+    on_progress: Callable[[int], None] = lambda horizon: None,
+) -> RateResult:
+    """Measures the rate of a method in the setting of a claim.
+
+    The claim's constants are all that differs from the factory's own defaults; those of the catalog
+    do not take part.
+
+    Args:
+      method: a row of the catalog.
+      claim: where and what to measure.
+      problem: instead of the claim's own, such as a :func:`stochopt.problems.tilted` one.
+      name: instead of the method's.
+      num_seeds: repetitions of every run.
+      seed: of the random key.
+      quick: leaves out the two longest horizons.
+      on_progress: see :func:`measure_rate`.
+    """
+    problem = claim.problem() if problem is None else problem
+    bare = dataclasses.replace(method, defaults={})
+    return measure_rate(
+        problem,
+        lambda horizon: bare.make(problem, **claim.constants(horizon)),
+        claim.horizons[:-2] if quick else claim.horizons,
+        measure=claim.measure,
+        over=claim.over,
+        exponent=claim.exponent,
+        two_sided=claim.two_sided,
+        num_seeds=num_seeds,
+        seed=seed,
+        name=name or method.name,
+        on_progress=on_progress,
+        gradient_of=method.gradient_of,
+        gradient_counter=method.gradient_counter,
+        eval_params=method.eval_params,
+        estimates=method.estimates,
+    )
+
+
+def check_claim(
+    method: Method,
+    claim: Claim,
+    *,
     num_seeds: int = 32,
     seed: int = 0,
     quick: bool = False,
@@ -55,43 +101,29 @@ def check_claim(
     Args:
       method: a row of the catalog.
       claim: one of ``method.claims``.
-      problem: instead of the claim's own, such as a :func:`stochopt.problems.tilted` one.
       num_seeds: repetitions of every run.
       seed: of the random key.
       quick: leaves out the two longest horizons.
       on_progress: called as ``on_progress(part, horizon)`` with part ``"method"`` or ``"control"``.
     """
-    problem = claim.problem() if problem is None else problem
-    control = claim.control
-    # The claim names every hyper-parameter that is not the factory's own default.
-    right = dataclasses.replace(method, defaults={})
-    wrong = dataclasses.replace(right, **control.method)
-
-    def rate(row: Method, on: Problem, constants: Any, part: str) -> RateResult:
-        return measure_rate(
-            on,
-            lambda horizon: row.make(on, **constants(horizon)),
-            claim.horizons[:-2] if quick else claim.horizons,
-            measure=claim.measure,
-            over=claim.over,
-            exponent=claim.exponent,
-            two_sided=claim.two_sided,
-            num_seeds=num_seeds,
-            seed=seed,
-            name=row.name if part == "method" else control.name,
-            on_progress=lambda horizon: on_progress(part, horizon),
-            gradient_of=row.gradient_of,
-            gradient_counter=row.gradient_counter,
-            eval_params=row.eval_params,
-            estimates=row.estimates,
-        )
-
-    biased = tilted(problem, control.bias) if control.bias else problem
+    control, problem = claim.control, claim.problem()
+    measure = functools.partial(measure_claim, num_seeds=num_seeds, seed=seed, quick=quick)
     return ClaimResult(
         method=method,
         claim=claim,
-        result=rate(right, problem, claim.constants, "method"),
-        control=rate(wrong, biased, control.constants or claim.constants, "control"),
+        result=measure(
+            method,
+            claim,
+            problem=problem,
+            on_progress=functools.partial(on_progress, "method"),
+        ),
+        control=measure(
+            dataclasses.replace(method, **control.method),
+            dataclasses.replace(claim, constants=control.constants or claim.constants),
+            problem=tilted(problem, control.bias) if control.bias else problem,
+            name=control.name,
+            on_progress=functools.partial(on_progress, "control"),
+        ),
     )
 
 

@@ -180,7 +180,7 @@ def _rate_panel(ax: Axes, result: RateResult | ClaimResult) -> None:
     mean = rate.errors.mean(axis=0)
     ax.fill_between(rate.costs, low, high, color=tint, alpha=0.18, linewidth=0)
     ax.plot(rate.costs, mean, color=tint, marker="o", markerfacecolor="white", label=rate.name)
-    title = f"{rate.name}: {words(rate.measure)}"
+    title = f"{rate.name} on {rate.problem}: {words(rate.measure)}"
     if rate.over == "tail":
         title += ", last quarter"
     if rate.fit is not None:
@@ -191,29 +191,28 @@ def _rate_panel(ax: Axes, result: RateResult | ClaimResult) -> None:
         # Beside the curve, a little above its last point.
         guide = 1.6 * mean[-1] * (rate.costs / rate.costs[-1]) ** -rate.exponent
         ax.plot(rate.costs, guide, color="#444444", linewidth=1.2, linestyle=(0, (4, 2)))
-        ax.annotate(
-            f"slope $-{rate.exponent:g}$",
-            (rate.costs[len(mean) // 2], guide[len(mean) // 2]),
-            xytext=(4, 4),
-            textcoords="offset points",
-            fontsize=10,
-            color="#444444",
-        )
+        _note(ax, f"slope $-{rate.exponent:g}$", rate.costs[1], guide[1], "left")
     if wrong is not None and len(wrong.errors):
         ax.plot(wrong.costs, wrong.errors.mean(axis=0), color="#777777", linewidth=1.2)
-        ax.annotate(
-            wrong.name,
-            (wrong.costs[-1], wrong.errors.mean(axis=0)[-1]),
-            xytext=(0, 5),
-            textcoords="offset points",
-            ha="right",
-            fontsize=10,
-            color="#555555",
-        )
+        _note(ax, wrong.name, wrong.costs[-1], wrong.errors.mean(axis=0)[-1], "right")
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlabel("gradient evaluations")
     ax.set_title(title, fontsize=12)
+
+
+def _note(ax: Axes, text: str, x: float, y: float, align: str) -> None:
+    """A few words just above a point of a line, on a card that keeps other lines off them."""
+    ax.annotate(
+        text,
+        (x, y),
+        xytext=(0, 6),
+        textcoords="offset points",
+        ha=align,
+        fontsize=10,
+        color="#444444",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
+    )
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

@@ -245,21 +245,21 @@ def _climb(
             pass
         results.append(experiment.result)
 
-    def average(measure: str, begin: int) -> np.ndarray:
-        """Over the updates from the record at position ``begin`` to the end."""
+    # Records: the start, one update, three quarters, the end.
+    def average(measure: str, first: int) -> np.ndarray:
+        """Over the updates before the records from position ``first`` on."""
         columns = [
-            (r.totals[measure][:, -1] - r.totals[measure][:, begin])
-            / (r.steps[-1] - r.steps[begin])
+            r.sums[measure][:, first:].sum(axis=1) / (r.steps[-1] - r.steps[first - 1])
             for r in results
         ]
         return np.stack(columns, axis=1)
 
     return _Climbed(
         averages={
-            over: {measure: average(measure, begin) for measure in measures}
-            for over, begin in (("run", 0), ("tail", 2))
+            over: {measure: average(measure, first) for measure in measures}
+            for over, first in (("run", 1), ("tail", 3))
         },
-        start={measure: results[0].totals[measure][:, 1] for measure in measures},
+        start={measure: results[0].sums[measure][:, 1] for measure in measures},
         costs=np.array([r.num_gradients[:, -1].mean() for r in results]),
         seconds=time.perf_counter() - before,
         compile_seconds=program.compile_seconds,

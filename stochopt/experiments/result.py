@@ -8,7 +8,7 @@ import numpy as np
 
 from stochopt.experiments import storage
 
-_FIELDS_OF_ARRAYS = ("metrics", "totals")
+_FIELDS_OF_ARRAYS = ("metrics", "sums")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class RunResult:
       seconds: wall-clock seconds of the updates before each record, shape (records,), all seeds
         together, without compilation and metrics; the first is zero.
       compile_seconds: what compiling its program took; the runs of a sweep share a program.
-      totals: name to sums over the updates before each record of what the program measures at
-        every update, each of shape (seeds, records).
+      sums: name to sums, over the updates since the record before, of what the program measures
+        at every update, each of shape (seeds, records).
     """
 
     problem: str
@@ -41,7 +41,7 @@ class RunResult:
     diverged_at: np.ndarray
     seconds: np.ndarray
     compile_seconds: float
-    totals: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    sums: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def num_seeds(self) -> int:
@@ -80,7 +80,7 @@ class RunResult:
                 arrays |= {f"{field.name}/{name}": array for name, array in value.items()}
             else:
                 about[field.name] = value
-        return storage.write(path, arrays, about)
+        return storage.write(path, "result", arrays, about)
 
     @classmethod
     def load(cls, path: str | Path) -> "RunResult":
@@ -90,7 +90,7 @@ class RunResult:
           FileNotFoundError: there is no such file.
           ValueError: the file is something else.
         """
-        arrays, about = storage.read(path)
+        arrays, about = storage.read(path, "result")
         fields: dict[str, Any] = {**about, **{name: {} for name in _FIELDS_OF_ARRAYS}}
         for name, array in arrays.items():
             field, _, key = name.partition("/")
@@ -98,6 +98,4 @@ class RunResult:
                 fields[field][key] = array
             else:
                 fields[field] = array
-        if set(fields) != {field.name for field in dataclasses.fields(cls)}:
-            raise ValueError(f"{path} does not hold the result of a run.")
         return cls(**fields)

@@ -42,12 +42,12 @@ class _Carry(NamedTuple):
     params: Any
     state: Any
     diverged_at: jax.Array  # the first update that made params not finite; 0 if none did
-    totals: dict[str, jax.Array]  # sums over the updates so far
+    sums: dict[str, jax.Array]  # over the updates since the last record
 
 
 class _Records(NamedTuple):
     metrics: dict[str, jax.Array]
-    totals: dict[str, jax.Array]
+    sums: dict[str, jax.Array]
     num_gradients: jax.Array
     diverged_at: jax.Array
 
@@ -69,8 +69,8 @@ class Program:
       method: a row of the catalog.
       num_seeds: how many independent repetitions run at once.
       hyperparams: those that differ from the catalog's defaults.
-      each_update: what to measure at every update and to add up, see :data:`EachUpdate`; the sums
-        are the ``totals`` of the result.
+      each_update: what to measure at every update and to add up from record to record, see
+        :data:`EachUpdate`; these are the ``sums`` of the result.
     """
 
     def __init__(
@@ -101,24 +101,26 @@ class Program:
             optimizer = make(traced)
 
             def step(t: jax.Array, carry: _Carry) -> _Carry:
-                params, state, diverged_at, totals = carry
+                params, state, diverged_at, sums = carry
                 batch = problem.sample(jax.random.fold_in(key, t))
                 grad, extras = gradient_and_extras(problem, method, params, batch)
                 point = method.eval_params(state, params)
                 updates, state = optimizer.update(grad, state, params, **extras)
-                totals = optax.tree.add(totals, each_update(point, params, state))
+                sums = optax.tree.add(sums, each_update(point, params, state))
                 params = optax.apply_updates(params, updates)
                 finite = jnp.isfinite(optax.tree.norm(params))
                 first = (diverged_at == 0) & ~finite
-                return _Carry(params, state, jnp.where(first, t + 1, diverged_at), totals)
+                return _Carry(params, state, jnp.where(first, t + 1, diverged_at), sums)
 
+            # From zero for every record: a small sum would drown in the large one before it.
+            carry = carry._replace(sums=optax.tree.zeros_like(carry.sums))
             return jax.lax.fori_loop(begin, end, step, carry)
 
         def measure(carry: _Carry, num_steps: jax.Array) -> _Records:
             counter = method.gradient_counter
             counted = optax.tree.get(carry.state, counter) if counter else num_steps
             point = method.eval_params(carry.state, carry.params)
-            return _Records(problem.metrics(point), carry.totals, counted, carry.diverged_at)
+            return _Records(problem.metrics(point), carry.sums, counted, carry.diverged_at)
 
         def over_seeds(function: Callable, shared: int) -> Callable:
             """Maps over seeds; the last ``shared`` arguments are the same for all of them."""
@@ -226,7 +228,7 @@ class Run:
         arrays = {"steps": np.array(steps), "seconds": np.array(seconds)}
         arrays |= {f"records/{i}": leaf for i, leaf in enumerate(rows)}
         arrays |= {f"carry/{i}": leaf for i, leaf in enumerate(carry)}
-        return storage.write(path, arrays, self._identity)
+        return storage.write(path, "half-finished run", arrays, self._identity)
 
     def load(self, path: str | Path) -> None:
         """Goes back to where :meth:`save` was called, perhaps in another process.
@@ -236,7 +238,7 @@ class Run:
           ValueError: the file is something else, or of a run with other arguments; the message
             names them.
         """
-        arrays, identity = storage.read(path)
+        arrays, identity = storage.read(path, "half-finished run")
         if different := [k for k, v in self._identity.items() if identity.get(k) != v]:
             raise ValueError(f"{path} is of a run with another {', '.join(different)}.")
 
@@ -277,7 +279,7 @@ class Run:
             steps=np.array(steps),
             num_gradients=stacked.num_gradients,
             metrics=stacked.metrics,
-            totals=stacked.totals,
+            sums=stacked.sums,
             diverged_at=stacked.diverged_at[:, -1],
             seconds=np.array(seconds),
             compile_seconds=self.program.compile_seconds,

@@ -155,7 +155,12 @@ def test_steps_to_a_target_is_the_first_record_that_reaches_it():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "name"), [({"num_steps": 0}, "num_steps"), ({"record_every": 0}, "record_every")]
+    ("arguments", "name"),
+    [
+        ({"num_steps": 0}, "num_steps"),
+        ({"record_every": 0}, "record_every"),
+        ({"record_every": [2, 6]}, "record_every"),
+    ],
 )
 def test_bad_lengths_name_the_argument(arguments, name):
     with pytest.raises(ValueError, match=name):
@@ -165,3 +170,28 @@ def test_bad_lengths_name_the_argument(arguments, name):
             key=jax.random.key(0),
             **{"num_steps": 5, **arguments},
         )
+
+
+def test_records_where_they_are_asked_for():
+    result = run(
+        vector_problem(),
+        catalog.find("sgd"),
+        key=jax.random.key(0),
+        num_steps=9,
+        record_every=(7, 2, 2),
+    )
+    assert result.steps.tolist() == [0, 2, 7, 9]
+
+
+def test_sums_are_over_the_updates_since_the_record_before():
+    """Catches sums from the start, and sums taken after instead of before the update."""
+    problem, method = vector_problem(), catalog.find("sgd")
+    each = lambda point, params, state: {"b": jnp.sum(point["b"]), "one": jnp.ones([])}
+    program = Program(problem, method, 2, each_update=each)
+    experiment = Run(program, key=jax.random.key(0), num_steps=5, record_every=[3])
+    assert list(experiment) == [0, 3, 5]
+    sums = experiment.result.sums
+    np.testing.assert_array_equal(sums["one"], [[0, 3, 2]] * 2)
+    finals = [plain_loop(problem, method, jax.random.key(0), n, 2)[1] for n in range(5)]
+    at = [np.sum(params["b"]) for params in finals]
+    np.testing.assert_allclose(sums["b"][1], [0, sum(at[:3]), sum(at[3:])], rtol=1e-6)
