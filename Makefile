@@ -4,11 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: race test lint docs test-edge clean
+.PHONY: race rates test lint docs test-edge clean
 .DEFAULT_GOAL := race
 
 race: $(VENV)/.experiments
 	$(BIN)/stochopt race digits
+
+rates: $(VENV)/.experiments
+	$(BIN)/stochopt rates
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4
@@ -27,7 +30,7 @@ test-edge:
 	$(MAKE) test PYTHON="$$python" VENV=.venv-edge
 
 clean:
-	rm -rf $(VENV) .venv-edge docs/_build race
+	rm -rf $(VENV) .venv-edge docs/_build race rates
 
 # One stamp per extra; a changed pyproject.toml installs anew.
 $(VENV)/.%: pyproject.toml

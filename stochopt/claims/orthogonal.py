@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import optax
 
-from stochopt.claims.claim import Claim, Control
+from stochopt.claims.claim import Claim, Control, powers_of_two
 from stochopt.orthogonal import adago, svd_polar
 from stochopt.problems import matrix_regression
 
 _PAPER = "Zhang, Liu, Schaeffer 2025, arXiv:2509.02981"
 _EXACT = {"orthogonalize": svd_polar}  # the theorems are about the exact polar factor
+_NOISELESS = powers_of_two(6, 14)
 
 
 def _stochastic(horizon: Any) -> Mapping[str, Any]:
@@ -89,6 +90,7 @@ DETERMINISTIC = Claim(
         "floor on the step size that does not shrink",
         constants=lambda horizon: {**_deterministic(horizon), "min_step_size": 1.0},
     ),
+    horizons=_NOISELESS,
 )
 
 WITHOUT_FLOOR = Claim(
@@ -99,6 +101,7 @@ WITHOUT_FLOOR = Claim(
     measure="gradient_norm",
     exponent=1 / 2,
     control=Control("accumulator without the root", method={"factory": _without_root}),
+    horizons=_NOISELESS,
 )
 
 ADAGO = (STOCHASTIC, MOMENTUM, DETERMINISTIC, WITHOUT_FLOOR)

@@ -22,9 +22,7 @@ def rates_command(
         list[str] | None,
         typer.Argument(metavar="[METHOD]...", help="Default: every method with a claim."),
     ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=2, help="Repetitions of each run; default: 64, quick 32.")
-    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Repetitions of each run.")] = 32,
     seed: Annotated[int, typer.Option(help="Of the random key.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Shorter ladders, for tests.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for CSV, JSON and pictures.")] = Path("rates"),
@@ -44,7 +42,7 @@ def rates_command(
     with _Progress(console, methods) as progress:
         results = check_claims(
             methods,
-            num_seeds=seeds or (32 if quick else 64),
+            num_seeds=seeds,
             seed=seed,
             quick=quick,
             on_progress=progress,

@@ -188,8 +188,8 @@ def _rate_panel(ax: Axes, result: RateResult | ClaimResult) -> None:
         ax.plot(rate.costs[used], mean[used], color=tint, marker="o", linestyle="none")
         title += f"\nmeasured {rate.fit.exponent:.2f} [{rate.fit.low:.2f}, {rate.fit.high:.2f}]"
     if rate.exponent is not None and len(mean):
-        # Beside the curve, a little above its last point.
-        guide = 1.6 * mean[-1] * (rate.costs / rate.costs[-1]) ** -rate.exponent
+        law = rate.costs**-rate.exponent
+        guide = 1.4 * np.max(mean / law) * law  # beside the curve, above all of it
         ax.plot(rate.costs, guide, color="#444444", linewidth=1.2, linestyle=(0, (4, 2)))
         _note(ax, f"slope $-{rate.exponent:g}$", rate.costs[1], guide[1], "left")
     if wrong is not None and len(wrong.errors):

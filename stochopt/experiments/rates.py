@@ -14,6 +14,7 @@ from stochopt.catalog import Method
 from stochopt.experiments.fit import Fit, TooShortError, power_law
 from stochopt.experiments.measures import MissingMeasureError, each_update, is_squared
 from stochopt.experiments.run import Program, Run
+from stochopt.experiments.table import words
 from stochopt.problems import Problem
 
 #: The optimum counts as reached when the gradient norm has fallen to this part of its start.
@@ -37,8 +38,10 @@ class RateResult:
       horizons: updates, shape (horizons,).
       costs: gradient evaluations, mean over seeds, shape (horizons,).
       errors: shape (seeds, horizons).
-      residual: gradient norm over the last quarter of the longest run, as a part of its start
-        (root mean squares over seeds); of the measure itself where the problem has no gradient.
+      residual: what is left of the gradient norm over the last quarter of the longest run, as a
+        part of its start (root mean squares over seeds); of the measure itself where the problem
+        has no exact gradient.
+      residual_of: the measure that ``residual`` is about.
       fit: the power law through the errors of the finite seeds, ``None`` without one.
       troubles: what kept the measurement from being made in full, a sentence each.
       seconds: running time.
@@ -55,6 +58,7 @@ class RateResult:
     costs: np.ndarray
     errors: np.ndarray
     residual: float = np.nan
+    residual_of: str = _STATIONARITY
     fit: Fit | None = None
     troubles: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -70,8 +74,8 @@ class RateResult:
                 reasons.append(f"slower than predicted: {measured} against {self.exponent:g}")
             if self.two_sided and self.fit.low > self.exponent:
                 reasons.append(f"faster than the closed form: {measured} against {self.exponent:g}")
-        if self.residual > LIMIT:
-            what = "gradient norm" if self.measure != "gradient_norm" else "it"
+        if len(self.errors) and not self.residual <= LIMIT:
+            what = words(self.residual_of.removeprefix("squared_"))
             reasons.append(
                 f"optimum not reached: {what} ends at {self.residual:.1%} of its start, "
                 f"above {LIMIT:.1%}"
@@ -197,6 +201,7 @@ def measure_rate(
         fit=fit,
         troubles=troubles,
         residual=_residual(climbed, stationarity),
+        residual_of=stationarity,
         seconds=climbed.seconds,
         compile_seconds=climbed.compile_seconds,
     )
@@ -296,7 +301,11 @@ def _fit(
 
 
 def _residual(climbed: _Climbed, measure: str) -> float:
-    """The tail of the longest run over the start, as a ratio of norms."""
+    """The tail of the longest run over the start; a squared measure as a ratio of roots."""
     end, start = climbed.averages["tail"][measure][:, -1], climbed.start[measure]
-    ratio = end[np.isfinite(end)].mean() / start.mean() if np.isfinite(end).any() else np.inf
-    return float(ratio if measure == "gradient_norm" else np.sqrt(ratio))
+    finite = end[np.isfinite(end)]
+    if not len(finite):
+        return np.inf
+    with np.errstate(divide="ignore", invalid="ignore"):  # a start at the optimum
+        ratio = finite.mean() / start.mean()
+    return float(np.sqrt(ratio) if is_squared(measure) else ratio)

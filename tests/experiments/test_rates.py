@@ -176,6 +176,11 @@ def test_an_optimum_that_is_not_reached():
     assert reason == ("optimum not reached: gradient norm ends at 5.0% of its start, above 2.5%")
 
 
+def test_a_start_at_the_optimum_shows_nothing():
+    still = problems.cosine(noise=0.0, start=0.0)
+    assert not measure_rate(still, sgd, LADDER, num_seeds=2).holds
+
+
 def test_a_ladder_too_short():
     found = reasons(horizons=LADDER[:3], exponent=None)
     assert "the ladder is too short: 3 horizons; a fit needs 4" in found
@@ -237,7 +242,9 @@ def test_a_problem_without_gradients_is_judged_by_the_measure_itself():
         over="tail",
     )
     assert result.fit.exponent > 0
-    assert np.isfinite(result.residual)
+    expected = result.errors[:, -1].mean() / 0.5  # every seed starts at distance 1/2
+    assert result.residual == pytest.approx(expected)
+    assert ("distance ends at" in result.verdict) == (expected > 0.025)
 
 
 @pytest.mark.parametrize("horizons", [[], [1, 2, 4, 8], [8, 8, 16, 32], [32, 16], [8.5, 9.5]])
