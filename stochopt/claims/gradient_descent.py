@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from stochopt.claims.claim import Claim, Constants, Control, powers_of_two
 from stochopt.problems import cosine, noisy_quadratic, polyak_lojasiewicz
@@ -31,7 +32,7 @@ NONCONVEX = Claim(
 STRONGLY_CONVEX = Claim(
     setting="strongly convex quadratic; additive noise",
     theorem="Nemirovski, Juditsky, Lan, Shapiro 2009, doi:10.1137/070704277",
-    problem=functools.partial(noisy_quadratic, noise=0.5),
+    problem=functools.partial(noisy_quadratic, spectrum=np.linspace(0.25, 1, 30), noise=1.0),
     constants=_decaying(2.0, 0.25, 1.0),
     measure="gap",
     exponent=1.0,

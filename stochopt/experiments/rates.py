@@ -127,7 +127,7 @@ def measure_rate(
     on all seeds, in double precision and compiled once for the whole ladder, and fits
     :math:`c N^{-p}` to the mean error against the mean number :math:`N` of gradient evaluations.
 
-    The prediction holds if the 95 % bootstrap interval of the exponent reaches it, if every seed
+    The prediction holds if the 99 % bootstrap interval of the exponent reaches it, if every seed
     stayed finite, and if the gradient norm over the last quarter of the longest run is at most
     2.5 % of its start: the right limit, and not merely the right speed.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from stochopt.experiments import provenance
 from stochopt.experiments.evidence import ClaimResult
+from stochopt.experiments.fit import LEVEL
 from stochopt.experiments.rates import RateResult
 from stochopt.experiments.table import Table, words
 
@@ -24,7 +25,7 @@ def table(results: Sequence[ClaimResult]) -> Table:
         "theorem",
         "measure",
         "predicted",
-        "measured [95 %]",
+        f"measured [{LEVEL:.0%}]",
         "limit",
         "control",
         "verdict",
