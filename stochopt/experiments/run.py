@@ -239,8 +239,12 @@ class Run:
             names them.
         """
         arrays, identity = storage.read(path, "half-finished run")
-        if different := [k for k, v in self._identity.items() if identity.get(k) != v]:
-            raise ValueError(f"{path} is of a run with another {', '.join(different)}.")
+        if different := [
+            f"{name} {identity.get(name)} there, {here} here"
+            for name, here in self._identity.items()
+            if identity.get(name) != here
+        ]:
+            raise ValueError(f"{path} is of another run: {'; '.join(different)}.")
 
         def tree(name: str, shape: Any) -> Any:
             leaves, treedef = jax.tree.flatten(shape)

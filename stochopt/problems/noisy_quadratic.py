@@ -10,7 +10,9 @@ from stochopt.problems.additive_noise import with_additive_noise
 from stochopt.problems.problem import Problem
 
 
-def noisy_quadratic(spectrum: Sequence[float] = (1.0, 0.5, 0.25), noise: float = 0.5) -> Problem:
+def noisy_quadratic(
+    spectrum: Sequence[float] | np.ndarray = (1.0, 0.5, 0.25), noise: float = 0.5
+) -> Problem:
     r"""A quadratic with a given spectrum and Gaussian gradient noise.
 
     .. math::

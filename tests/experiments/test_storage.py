@@ -101,17 +101,17 @@ def test_narrow_parameters_survive_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        ({"num_steps": 30}, "num_steps, records"),
+        ({"num_steps": 30}, "num_steps 20 there, 30 here; records"),
         ({"seed": 1}, "key"),
-        ({"learning_rate": 0.3}, "hyperparams"),
-        ({"method": "sgd"}, "method"),
+        ({"learning_rate": 0.3}, "hyperparams {} there, {'learning_rate': 0.3} here"),
+        ({"method": "sgd"}, "method scsc there, sgd here"),
     ],
 )
 def test_a_file_of_another_run_is_refused(tmp_path, other, named):
     experiment = small_run()
     list(experiment)
     experiment.save(tmp_path / "run.npz")
-    with pytest.raises(ValueError, match=f"is of a run with another {named}"):
+    with pytest.raises(ValueError, match=f"is of another run: {named}"):
         small_run(**other).load(tmp_path / "run.npz")
 
 
