@@ -1,6 +1,6 @@
 """What can be measured at every update of a method on a problem, by name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ from stochopt.catalog import Method
 from stochopt.experiments.run import EachUpdate
 from stochopt.problems import Problem
 
-_ERROR = "_error"
+_NORM, _SQUARED_NORM, _ERROR = "gradient_norm", "squared_gradient_norm", "_error"
 
 
 class MissingMeasureError(ValueError):
@@ -22,47 +22,39 @@ def is_squared(measure: str) -> bool:
     return measure.startswith("squared_") or measure.endswith(_ERROR)
 
 
-def check_measure(problem: Problem, method: Method, measure: str) -> None:
-    """Raises :class:`MissingMeasureError`, with a sentence, unless ``measure`` can be had."""
-    if measure in ("gradient_norm", "squared_gradient_norm"):
-        needed = "gradient"
-    elif measure.endswith(_ERROR):
-        needed = measure.removesuffix(_ERROR)
-        if needed not in method.estimates:
-            raise MissingMeasureError(f"{method.name} keeps no estimate of {needed!r}")
-    else:
-        metrics = jax.eval_shape(lambda key: problem.metrics(problem.init(key)), jax.random.key(0))
-        if measure not in metrics:
-            known = ", ".join(metrics)
-            raise MissingMeasureError(
-                f"problem {problem.name!r} has no measure {measure!r}; its metrics are {known}"
-            )
-        return
-    if needed not in problem.exact:
-        raise MissingMeasureError(f"problem {problem.name!r} has no exact {needed!r}")
-
-
 def each_update(problem: Problem, method: Method, measures: Sequence[str]) -> EachUpdate:
-    """The function that measures ``measures`` at every update of a run."""
-    for measure in measures:
-        check_measure(problem, method, measure)
+    """The function that measures ``measures`` at every update of a run.
 
-    def squared_error(name: str, params: Any, state: Any) -> jax.Array:
-        difference = optax.tree.sub(method.estimates[name](state), problem.exact[name](params))
-        return optax.tree.norm(difference, squared=True)
+    Raises:
+      MissingMeasureError: one of them cannot be had; the message is a sentence that says why.
+    """
+    functions = {measure: _function(problem, method, measure) for measure in measures}
+    return lambda *at: {measure: function(*at) for measure, function in functions.items()}
 
-    def measure_all(point: Any, params: Any, state: Any) -> dict[str, jax.Array]:
-        measured = {}
-        for measure in measures:
-            if measure == "gradient_norm":
-                value = optax.tree.norm(problem.exact["gradient"](point))
-            elif measure == "squared_gradient_norm":
-                value = optax.tree.norm(problem.exact["gradient"](point), squared=True)
-            elif measure.endswith(_ERROR):
-                value = squared_error(measure.removesuffix(_ERROR), params, state)
-            else:
-                value = problem.metrics(point)[measure]
-            measured[measure] = value
-        return measured
 
-    return measure_all
+def _function(problem: Problem, method: Method, measure: str) -> Callable[..., jax.Array]:
+    """One measure as a function of point, params and state, see :data:`EachUpdate`."""
+    metrics = jax.eval_shape(lambda key: problem.metrics(problem.init(key)), jax.random.key(0))
+    if measure in metrics:
+        return lambda point, params, state: problem.metrics(point)[measure]
+    if measure in (_NORM, _SQUARED_NORM):
+        gradient, squared = _exact(problem, "gradient"), measure == _SQUARED_NORM
+        return lambda point, params, state: optax.tree.norm(gradient(point), squared=squared)
+    if measure.endswith(_ERROR):
+        name = measure.removesuffix(_ERROR)
+        exact = _exact(problem, name)
+        if name not in method.estimates:
+            raise MissingMeasureError(f"{method.name} keeps no estimate of {name!r}")
+        estimate = method.estimates[name]
+        return lambda point, params, state: optax.tree.norm(
+            optax.tree.sub(estimate(state), exact(params)), squared=True
+        )
+    raise MissingMeasureError(
+        f"problem {problem.name!r} has no measure {measure!r}; its metrics are {', '.join(metrics)}"
+    )
+
+
+def _exact(problem: Problem, name: str) -> Callable[[Any], Any]:
+    if name not in problem.exact:
+        raise MissingMeasureError(f"problem {problem.name!r} has no exact {name!r}")
+    return problem.exact[name]

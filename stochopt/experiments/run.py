@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from stochopt._checks import check_count
 from stochopt.catalog import Method
 from stochopt.experiments import storage
 from stochopt.experiments.result import RunResult
@@ -81,6 +82,7 @@ class Program:
         hyperparams: Mapping[str, Any] | None = None,
         each_update: EachUpdate = lambda point, params, state: {},
     ):
+        check_count("num_seeds", num_seeds)
         static, traced = split_traced(hyperparams or {})
         # Complains about bad arguments before anything compiles.
         method.make(problem, **static, **traced)

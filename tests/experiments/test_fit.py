@@ -1,7 +1,9 @@
 """The power-law fit: exponent, interval, asymptotic part, rounding floor."""
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from stochopt.experiments.fit import TooShortError, power_law
 
@@ -65,3 +67,17 @@ def test_what_rounding_has_reached_is_left_out():
 def test_a_short_ladder_is_refused_with_its_length(length, floor, said):
     with pytest.raises(TooShortError, match=said):
         power_law(COSTS[:length], noisy(0.5, 0)[:, :length], floor)
+
+
+@hypothesis.given(
+    st.floats(0.05, 4), st.floats(-12, 6), st.floats(-3, 3), st.integers(0, 2**16), st.booleans()
+)
+def test_units_do_not_matter(exponent, error_unit, cost_unit, seed, reverse):
+    """Errors and costs in other units, seeds in another order: the same exponent and interval."""
+    errors = noisy(exponent, seed, num_seeds=5)
+    fit = power_law(COSTS, errors)
+    other = power_law(10**cost_unit * COSTS, 10**error_unit * errors)
+    for name in ("exponent", "low", "high"):
+        assert getattr(other, name) == pytest.approx(getattr(fit, name), abs=1e-8)
+    turned = power_law(COSTS, errors[::-1] if reverse else errors)
+    assert turned.exponent == pytest.approx(fit.exponent, abs=1e-12)

@@ -225,7 +225,8 @@ def test_no_seed_is_finite():
     [
         (problems.phase_retrieval, "squared_gradient_norm", "'phase-retrieval' has no exact 'grad"),
         (quadratic, "accuracy", "no measure 'accuracy'; its metrics are gap, squared_distance"),
-        (quadratic, "inner_error", "optimizer keeps no estimate of 'inner'"),
+        (quadratic, "inner_error", "'noisy-quadratic' has no exact 'inner'"),
+        (quadratic, "gradient_error", "optimizer keeps no estimate of 'gradient'"),
     ],
 )
 def test_a_measure_that_is_lacking(problem, measure, said):

@@ -160,6 +160,7 @@ def test_steps_to_a_target_is_the_first_record_that_reaches_it():
         ({"num_steps": 0}, "num_steps"),
         ({"record_every": 0}, "record_every"),
         ({"record_every": [2, 6]}, "record_every"),
+        ({"num_seeds": 0}, "num_seeds"),
     ],
 )
 def test_bad_lengths_name_the_argument(arguments, name):
