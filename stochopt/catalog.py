@@ -41,7 +41,7 @@ class Method:
         every update costs one.
       eval_params: ``eval_params(state, params)``, the point to evaluate.
       estimates: name to ``function(state)``: what the state holds an estimate of, under the names
-        of :attr:`stochopt.problems.Problem.exact`.
+        of ``exact`` of a :class:`stochopt.problems.Problem`.
       claims: the convergence rates that are claimed of the method.
       seeds: how an experiment batches seeds: ``"vmap"``, or ``"map"`` for methods that branch
         (``vmap`` runs both branches of a ``cond``).
