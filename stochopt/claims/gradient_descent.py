@@ -40,7 +40,6 @@ STRONGLY_CONVEX = Claim(
     two_sided=True,
     # With s < 1/2 the same closed form gives the exponent 2 s.
     control=Control("step size 0.2 / (mu t), too short", constants=_decaying(0.2, 0.25, 1.0)),
-    horizons=powers_of_two(8, 16),
 )
 
 POLYAK_LOJASIEWICZ = Claim(
