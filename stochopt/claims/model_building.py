@@ -1,5 +1,6 @@
 """SMB and SMBi."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -48,14 +49,9 @@ SAME_BATCH = Claim(
     control=Control("constant step size", constants=lambda horizon: {"learning_rate": 1.5}),
 )
 
-INDEPENDENT_BATCH = Claim(
-    setting="smooth; noise of bounded variance",
+INDEPENDENT_BATCH = dataclasses.replace(
+    SAME_BATCH,
     theorem="Birbil, Martin, Onay, Oztoprak 2024, arXiv:2111.07058",
-    problem=functools.partial(cosine, noise=0.15),
-    constants=_shrinking_steps,
-    measure="squared_gradient_norm",
-    exponent=1 / 2,
-    horizons=powers_of_two(9, 16),
     control=Control("gradients biased by 10 %", bias=0.1),
 )
 

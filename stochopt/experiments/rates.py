@@ -96,7 +96,7 @@ class RateResult:
         law = "no fit"
         if self.fit is not None:
             low, high = self.fit.low, self.fit.high
-            law = f"N^-{self.fit.exponent:.3f} [{low:.3f}, {high:.3f}]"
+            law = f"{self.fit.coefficient:.3g} N^-{self.fit.exponent:.3f} [{low:.3f}, {high:.3f}]"
         predicted = "" if self.exponent is None else f", predicted N^-{self.exponent:.3f}"
         lines = [f"{self.name} on {self.problem}: {self.measure} ~ {law}{predicted}"]
         means = self.errors.mean(axis=0) if len(self.errors) else []
