@@ -24,6 +24,7 @@ def test_importing_stochopt_pulls_in_no_extra():
     [
         ("flax", "from stochopt import problems; problems.digits()"),
         ("flax", "from stochopt import problems; problems.friedman()"),
+        ("flax", "from stochopt import problems; problems.text()"),
         ("sklearn", "from stochopt import problems; problems.digits()"),
         ("matplotlib", "import stochopt.experiments.plots"),
         ("typer", "import stochopt.cli"),

@@ -11,6 +11,7 @@ from stochopt.problems.nonconvex import cosine, polyak_lojasiewicz
 from stochopt.problems.phase_retrieval import phase_retrieval
 from stochopt.problems.problem import ORACLES, Problem
 from stochopt.problems.quadratic_composition import quadratic_composition
+from stochopt.problems.text import text
 from stochopt.problems.tilted import tilted
 
 #: What the command line can race on: name to factory.
@@ -25,6 +26,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "phase-retrieval": phase_retrieval,
     "polyak-lojasiewicz": polyak_lojasiewicz,
     "quadratic-composition": quadratic_composition,
+    "text": text,
 }
 
 __all__ = [
@@ -41,5 +43,6 @@ __all__ = [
     "phase_retrieval",
     "polyak_lojasiewicz",
     "quadratic_composition",
+    "text",
     "tilted",
 ]

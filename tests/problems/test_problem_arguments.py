@@ -10,6 +10,7 @@ from stochopt.problems import (
     phase_retrieval,
     polyak_lojasiewicz,
     quadratic_composition,
+    text,
 )
 
 NOISY = (cosine, matrix_regression, noisy_quadratic, polyak_lojasiewicz)
@@ -38,6 +39,13 @@ BAD = [
     *[(quadratic_composition, name, -1) for name in ("matrix_noise", "vector_noise", "ridge")],
     *[(cosine, "dimension", value) for value in (0, 2.5)],
     *[(polyak_lojasiewicz, "dimension", value) for value in (0, 2.5)],
+    *[
+        (text, name, value)
+        for name in ("layers", "width", "heads", "context", "batch_size")
+        for value in (0, 2.5)
+    ],
+    (text, "width", 66),  # four heads by default
+    (text, "context", 10**6),
 ]
 
 

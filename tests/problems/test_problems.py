@@ -91,7 +91,7 @@ def test_batches_are_a_function_of_the_key(name):
         assert not np.array_equal(a, c)
 
 
-@pytest.mark.parametrize("name", ["digits", "digits-cnn", "friedman"])
+@pytest.mark.parametrize("name", ["digits", "digits-cnn", "friedman", "text"])
 def test_starting_points_are_a_function_of_the_key(name):
     init = compiled_init(name)
     first, again, other = init(key(1)), init(key(1)), init(key(2))
