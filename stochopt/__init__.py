@@ -7,13 +7,15 @@ chained from live in the family packages.
 from stochopt import compositional, model_building, orthogonal
 from stochopt.compositional import scsc
 from stochopt.model_building import smb, smb_independent
-from stochopt.orthogonal import adago
+from stochopt.orthogonal import adago, muon, trust_region
 
 __version__ = "0.1.0"
 
 __all__ = [
     # Matrix-shaped steps
     "adago",
+    "muon",
+    "trust_region",
     # Model building
     "smb",
     "smb_independent",

@@ -38,3 +38,16 @@ def dot(a: jax.Array, b: jax.Array, dtype: Any, axis: Any = None) -> jax.Array:
     if jnp.iscomplexobj(a):
         return product(a.real, b.real) + product(a.imag, b.imag)
     return product(a, b)
+
+
+def moving_average(old: Any, new: Any, weight: Any) -> Any:
+    """``weight * old + (1 - weight) * new`` for each leaf, in the dtype of ``old``.
+
+    Computed in float32 or wider; ``weight`` is the one on the old value, as optax's ``b1`` is.
+    """
+
+    def average(m: jax.Array, x: jax.Array) -> jax.Array:
+        wide = at_least_float32(m.dtype)
+        return jnp.asarray(weight * m.astype(wide) + (1 - weight) * x.astype(wide), m.dtype)
+
+    return jax.tree.map(average, old, new)

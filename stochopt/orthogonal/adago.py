@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from optax.contrib import MuonDimensionNumbers
 
 from stochopt import _tree
 from stochopt._checks import check_range
 from stochopt.orthogonal import matrices
+from stochopt.orthogonal.buckets import Distribution, map_matrices
 from stochopt.orthogonal.newton_schulz import Orthogonalizer, newton_schulz
+from stochopt.orthogonal.partition import with_adamw
 
 
 class ScaleByAdagoState(NamedTuple):
@@ -30,6 +31,7 @@ def scale_by_adago(
     min_step_size: jax.typing.ArrayLike = 5e-4,
     initial_accumulator: jax.typing.ArrayLike = 1e-3,
     orthogonalize: Orthogonalizer | None = None,
+    distribute: Distribution | None = None,
     mu_dtype: jax.typing.DTypeLike | None = None,
     weight_dimension_numbers: matrices.DimensionNumbers | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -64,6 +66,8 @@ def scale_by_adago(
       orthogonalize: function from a batch of matrices ``(..., m, n)`` to their polar factors.
         ``None`` means :func:`stochopt.orthogonal.newton_schulz`;
         :func:`stochopt.orthogonal.svd_polar` is exact.
+      distribute: mesh axis over which to spread the matrices of equal shape, each device
+        orthogonalizing its share; or a ``NamedSharding`` with that axis first.
       mu_dtype: dtype of the momentum; ``None`` takes the parameter's.
       weight_dimension_numbers: a tree of ``optax.contrib.MuonDimensionNumbers``, or a function
         from ``params`` to one; ``None`` means that every leaf is two-dimensional. Axes that are
@@ -88,19 +92,7 @@ def scale_by_adago(
     polar = newton_schulz if orthogonalize is None else orthogonalize
 
     def axes_of(tree: Any) -> list[matrices.MatrixAxes]:
-        entries = matrices.leaves(weight_dimension_numbers, tree)
-        paths = jax.tree_util.tree_leaves_with_path(tree)
-        axes = []
-        for (path, leaf), numbers in zip(paths, entries, strict=True):
-            name = jax.tree_util.keystr(path)
-            if numbers is False:
-                raise ValueError(
-                    f"scale_by_adago: leaf {name or '<root>'} of shape {leaf.shape} is not a "
-                    "matrix; give weight_dimension_numbers, or use stochopt.adago, which sends "
-                    "such leaves to AdamW."
-                )
-            axes.append(matrices.matrix_axes(leaf, numbers, name))
-        return axes
+        return matrices.axes_of("scale_by_adago", weight_dimension_numbers, tree)
 
     def init_fn(params: optax.Params) -> ScaleByAdagoState:
         leaves, treedef = jax.tree.flatten(params)
@@ -128,26 +120,29 @@ def scale_by_adago(
         del params, extra_args
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
 
-        def step(g: jax.Array, mu: jax.Array, v: jax.Array, axes: matrices.MatrixAxes) -> Any:
-            clipped = jnp.minimum(
-                jnp.sqrt(_tree.dot(g, g, v.dtype, axes.matrix)), max_gradient_norm
-            ).astype(v.dtype)
+        mu = _tree.moving_average(state.mu, updates, momentum)
+
+        def step_size(g: jax.Array, v: jax.Array, axes: matrices.MatrixAxes) -> Any:
+            norm = jnp.sqrt(_tree.dot(g, g, v.dtype, axes.matrix))
+            clipped = jnp.minimum(norm, max_gradient_norm).astype(v.dtype)
             v = v + jnp.square(clipped)
             size = jnp.maximum(min_step_size, rate * clipped / jnp.sqrt(v)).astype(v.dtype)
-            wide = _tree.at_least_float32(mu.dtype)
-            moment = momentum * mu.astype(wide) + (1 - momentum) * g.astype(wide)
-            mu = jnp.asarray(moment, mu.dtype)
-            direction = matrices.map_matrices(polar, mu, axes)
-            update = jnp.expand_dims(size, axes.matrix).astype(wide) * direction.astype(wide)
-            return update.astype(g.dtype), mu, v, size
+            return v, size
+
+        def step(size: jax.Array, direction: Any, g: jax.Array, axes: matrices.MatrixAxes) -> Any:
+            return _tree.scale(jnp.expand_dims(size, axes.matrix), direction).astype(g.dtype)
 
         grads, treedef = jax.tree.flatten(updates)
-        mus, accumulators = map(jax.tree.leaves, (state.mu, state.accumulator))
-        stepped = map(step, grads, mus, accumulators, axes_of(updates))
-        columns = list(zip(*stepped, strict=True)) or [()] * 4
-        update, mu, accumulator, step_size = (jax.tree.unflatten(treedef, c) for c in columns)
+        axes = axes_of(updates)
+        sized = list(map(step_size, grads, jax.tree.leaves(state.accumulator), axes))
+        accumulators, sizes = ([pair[k] for pair in sized] for k in (0, 1))
+        directions = map_matrices(polar, jax.tree.leaves(mu), axes, distribute)
+        update, accumulator, step_sizes = (
+            jax.tree.unflatten(treedef, column)
+            for column in (map(step, sizes, directions, grads, axes), accumulators, sizes)
+        )
         count = optax.safe_increment(state.count)
-        return update, ScaleByAdagoState(count, mu, accumulator, step_size)
+        return update, ScaleByAdagoState(count, mu, accumulator, step_sizes)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -160,6 +155,7 @@ def adago(
     min_step_size: jax.typing.ArrayLike = 5e-4,
     initial_accumulator: jax.typing.ArrayLike = 1e-3,
     orthogonalize: Orthogonalizer | None = None,
+    distribute: Distribution | None = None,
     mu_dtype: jax.typing.DTypeLike | None = None,
     weight_decay: jax.typing.ArrayLike = 0.0,
     weight_decay_mask: Any = None,
@@ -176,7 +172,7 @@ def adago(
     \Theta` with the step size :math:`a_t` of :func:`stochopt.orthogonal.scale_by_adago` and
     decoupled weight decay :math:`\lambda`; biases, gains and every other leaf move by AdamW with
     a learning rate of its own. Embeddings and output heads are matrices by shape but not by
-    nature: exclude them with ``weight_dimension_numbers``.
+    nature: AdamW takes them if their names tell.
 
     Args:
       learning_rate: :math:`\eta`, a number or a schedule.
@@ -186,13 +182,15 @@ def adago(
       initial_accumulator: :math:`v_0 > 0`.
       orthogonalize: function from a batch of matrices to their polar factors; ``None`` means
         Newton-Schulz. Under ``optax.inject_hyperparams`` name it in ``static_args``.
+      distribute: mesh axis over which to spread the matrices of equal shape, each device
+        orthogonalizing its share; or a ``NamedSharding`` with that axis first.
       mu_dtype: dtype of both first moments; ``None`` takes the parameter's.
       weight_decay: :math:`\lambda \ge 0` for the matrices.
       weight_decay_mask: tree of booleans, or a function from ``params`` to one, saying which
         leaves decay.
       weight_dimension_numbers: tree of ``optax.contrib.MuonDimensionNumbers`` with ``None`` at
-        leaves that AdamW takes, or a function from ``params`` to one; ``None`` means that
-        two-dimensional leaves are matrices and the rest goes to AdamW.
+        leaves that AdamW takes, or a function from ``params`` to one; ``None`` means
+        :func:`stochopt.orthogonal.hidden_matrices`, which leaves out embeddings and heads.
       adam_learning_rate: AdamW's learning rate, a number or a schedule.
       adam_b1: AdamW's first decay rate.
       adam_b2: AdamW's second decay rate.
@@ -226,17 +224,8 @@ def adago(
       <https://arxiv.org/abs/2509.02981>`_, 2025
     """
     check_range("weight_decay", weight_decay, "[0, inf)")
-    check_range("adam_learning_rate", adam_learning_rate, "[0, inf)")
-    check_range("adam_b1", adam_b1, "[0, 1)")
-    check_range("adam_b2", adam_b2, "[0, 1)")
-    check_range("adam_eps", adam_eps, "[0, inf)")
-    check_range("adam_weight_decay", adam_weight_decay, "[0, inf)")
-
-    def labels(params: optax.Params) -> Any:
-        numbers = matrices.resolve(weight_dimension_numbers, params)
-        is_entry = lambda x: x is False or isinstance(x, MuonDimensionNumbers)
-        return jax.tree.map(lambda n: "adamw" if n is False else "adago", numbers, is_leaf=is_entry)
-
+    rule = matrices.hidden_matrices()
+    rule = rule if weight_dimension_numbers is None else weight_dimension_numbers
     decay = (
         (lambda count: learning_rate(count) * weight_decay)
         if callable(learning_rate)
@@ -250,20 +239,23 @@ def adago(
             min_step_size=min_step_size,
             initial_accumulator=initial_accumulator,
             orthogonalize=orthogonalize,
+            distribute=distribute,
             mu_dtype=mu_dtype,
-            weight_dimension_numbers=weight_dimension_numbers,
+            weight_dimension_numbers=rule,
         ),
         optax.add_decayed_weights(decay, weight_decay_mask),
         optax.scale(-1.0),
         optax.stateless(optax.tree.cast_like),  # a scheduled decay is float32 whatever the leaf
     )
-    other_step = optax.adamw(
-        adam_learning_rate,
-        b1=adam_b1,
-        b2=adam_b2,
-        eps=adam_eps,
+    return with_adamw(
+        "adago",
+        matrix_step,
+        rule,
         mu_dtype=mu_dtype,
-        weight_decay=adam_weight_decay,
-        mask=weight_decay_mask,
+        weight_decay_mask=weight_decay_mask,
+        adam_learning_rate=adam_learning_rate,
+        adam_b1=adam_b1,
+        adam_b2=adam_b2,
+        adam_eps=adam_eps,
+        adam_weight_decay=adam_weight_decay,
     )
-    return optax.partition({"adago": matrix_step, "adamw": other_step}, labels)

@@ -5,6 +5,8 @@ The vocabulary is optax's ``MuonDimensionNumbers``: reduction axes (inputs, rows
 """
 
 import math
+import re
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,9 +17,58 @@ from optax.contrib import MuonDimensionNumbers
 #: or a function that maps ``params`` to such a tree by looking at paths and shapes only.
 DimensionNumbers = Any | Callable[[Any], Any]
 
+#: Paths of leaves that are matrices by shape but tables of vectors by nature.
+EMBEDDINGS_AND_HEADS = (
+    r"(?i)embed|(^|[/_])(head|lm_?head|logits|wte|wpe|vocab|vocabulary|classifier)(/|$)"
+)
+
+
+def hidden_matrices(
+    *, exclude: str = EMBEDDINGS_AND_HEADS, stacked: str | None = None
+) -> Callable[[Any], Any]:
+    r"""The rule that takes the matrices inside a network and leaves out its ends.
+
+    A leaf is a matrix if
+
+    - it has two axes, inputs first; or
+    - it has four, its path contains ``conv``, and it reduces over more than one channel: a kernel
+      of shape (height, width, inputs, outputs), whose first three axes are reduction axes. (One
+      input channel means a depthwise convolution, or the first one.)
+
+    Paths are keys joined by ``/``, such as ``blocks/0/attention/query/kernel``.
+
+    Args:
+      exclude: regular expression; leaves whose path contains it are no matrices. The default finds
+        embeddings and output heads by their usual names.
+      stacked: regular expression; the first axis of leaves whose path contains it is a batch axis
+        (the layers of a model that scans over its layers), and the rest is judged without it.
+
+    Returns:
+      Function from ``params`` to a tree of ``MuonDimensionNumbers`` and ``None``.
+    """
+
+    def numbers(path: Any, leaf: Any) -> MuonDimensionNumbers | None:
+        name = path_name(path)
+        if re.search(exclude, name):
+            return None
+        first = 1 if stacked is not None and re.search(stacked, name) else 0
+        axes = leaf.ndim - first
+        if axes == 2:
+            return MuonDimensionNumbers(first, first + 1)
+        if axes == 4 and "conv" in name.lower() and leaf.shape[first + 2] > 1:
+            return MuonDimensionNumbers((first, first + 1, first + 2), first + 3)
+        return None
+
+    return lambda params: jax.tree_util.tree_map_with_path(numbers, params)
+
+
+def path_name(path: Any) -> str:
+    """The keys of a path joined by ``/``."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
 
 def two_dimensional(params: Any) -> Any:
-    """The default rule: leaves with two axes are matrices, all others are not."""
+    """The rule that takes every leaf with two axes."""
     return jax.tree.map(lambda x: MuonDimensionNumbers() if x.ndim == 2 else None, params)
 
 
@@ -25,25 +76,18 @@ def _is_entry(x: Any) -> bool:
     return x is None or isinstance(x, MuonDimensionNumbers)
 
 
-def resolve(dimension_numbers: DimensionNumbers | None, tree: Any) -> Any:
+def resolve(dimension_numbers: DimensionNumbers, tree: Any) -> Any:
     """A tree like ``tree`` that holds ``MuonDimensionNumbers`` or ``False`` at each leaf.
 
     ``False`` rather than ``None`` marks a leaf that is not a matrix, because ``None`` is an empty
     pytree. Nodes without leaves (``None``, ``optax.MaskedNode``) stay as they are.
     """
-    rule = two_dimensional if dimension_numbers is None else dimension_numbers
-    numbers = rule(tree) if callable(rule) else rule
+    numbers = dimension_numbers(tree) if callable(dimension_numbers) else dimension_numbers
 
     def spread(entry: Any, subtree: Any) -> Any:
         return jax.tree.map(lambda _: False if entry is None else entry, subtree)
 
     return jax.tree.map(spread, numbers, tree, is_leaf=_is_entry)
-
-
-def leaves(dimension_numbers: DimensionNumbers | None, tree: Any) -> list[Any]:
-    """The entries of :func:`resolve` in the order of ``jax.tree.leaves(tree)``."""
-    is_numbers = lambda x: isinstance(x, MuonDimensionNumbers)
-    return jax.tree.leaves(resolve(dimension_numbers, tree), is_leaf=is_numbers)
 
 
 class MatrixAxes(NamedTuple):
@@ -79,27 +123,44 @@ def matrix_axes(x: Any, numbers: MuonDimensionNumbers, name: str = "") -> Matrix
     return MatrixAxes(batch, reduction, output)
 
 
-def map_matrices(
-    function: Callable[[jax.Array], jax.Array], x: jax.Array, axes: MatrixAxes
-) -> jax.Array:
-    """Applies ``function``, which maps ``(..., m, n)`` to the same shape, along ``axes`` of ``x``.
+def axes_of(method: str, dimension_numbers: DimensionNumbers | None, tree: Any) -> list[MatrixAxes]:
+    """The axes of every leaf of ``tree``, in the order of ``jax.tree.leaves``.
 
-    On a mesh with explicit axes the matrices are gathered first (batch axes stay sharded) and the
-    result goes back to the layout of ``x``: products of a matrix with its own transpose have no
-    unambiguous sharding otherwise.
+    Args:
+      method: name for messages.
+      dimension_numbers: ``None`` means that every leaf has two axes.
+      tree: of arrays, all of which are to be matrices.
+
+    Raises:
+      ValueError: a leaf is no matrix; the message names it.
+
+    Warns:
+      UserWarning: a leaf is an embedding or a head by its name.
     """
-    sharding = jax.typeof(x).sharding
-    sharded = any(entry is not None for entry in sharding.spec)
-    if sharded:
-        spec = [sharding.spec[a] if a in axes.batch else None for a in range(x.ndim)]
-        x = jax.reshard(x, jax.NamedSharding(sharding.mesh, jax.P(*spec)))
-    order = axes.batch + axes.matrix
-    y = x.transpose(order)
-    shape = y.shape
-    rows, columns = (
-        math.prod(x.shape[a] for a in group) for group in (axes.reduction, axes.output)
-    )
-    y = function(y.reshape(*(x.shape[a] for a in axes.batch), rows, columns))
-    inverse = tuple(order.index(axis) for axis in range(x.ndim))
-    y = y.reshape(shape).transpose(inverse)
-    return jax.reshard(y, sharding) if sharded else y
+    numbers = resolve(two_dimensional if dimension_numbers is None else dimension_numbers, tree)
+    entries = jax.tree.leaves(numbers, is_leaf=lambda x: isinstance(x, MuonDimensionNumbers))
+    axes = []
+    for (path, leaf), entry in zip(jax.tree_util.tree_leaves_with_path(tree), entries, strict=True):
+        name = path_name(path) or "<root>"
+        if entry is False:
+            raise ValueError(
+                f"{method}: leaf {name} of shape {leaf.shape} is not a matrix; give "
+                "weight_dimension_numbers, or use stochopt.adago, stochopt.muon or "
+                "stochopt.trust_region, which take all leaves."
+            )
+        if re.search(EMBEDDINGS_AND_HEADS, name):
+            warnings.warn(
+                f"{method}: leaf {name} is an embedding or an output head by its name and is "
+                "treated as a matrix. Such tables usually train better with Adam: see "
+                "stochopt.orthogonal.hidden_matrices.",
+                UserWarning,
+                stacklevel=2,
+            )
+        axes.append(matrix_axes(leaf, entry, name))
+    return axes
+
+
+def fans(x: Any, axes: MatrixAxes) -> tuple[int, int]:
+    """Numbers of inputs (rows) and of outputs (columns) of the matrices in ``x``."""
+    size = lambda group: math.prod(x.shape[axis] for axis in group)
+    return size(axes.reduction), size(axes.output)

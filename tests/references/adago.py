@@ -14,10 +14,10 @@ def polar(matrix):
     return u @ wh
 
 
-def newton_schulz(matrix, coefficients=JORDAN, eps=1e-8):
+def newton_schulz(matrix, coefficients=JORDAN):
     if matrix.shape[0] > matrix.shape[1]:
-        return newton_schulz(matrix.conj().T, coefficients, eps).conj().T
-    x = matrix / (np.linalg.norm(matrix) + eps)
+        return newton_schulz(matrix.conj().T, coefficients).conj().T
+    x = matrix / np.linalg.norm(matrix)
     for a, b, c in coefficients:
         gram = x @ x.conj().T
         x = a * x + b * gram @ x + c * gram @ gram @ x

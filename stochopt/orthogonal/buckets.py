@@ -1,0 +1,154 @@
+"""One call for all matrices of a kind: bucketing by shape, and layouts on a mesh."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from stochopt.orthogonal.matrices import MatrixAxes, fans
+
+BatchFunction = Callable[[jax.Array], jax.Array]
+_EXPLICIT = jax.sharding.AxisType.Explicit
+#: Where to spread the matrices of a bucket: a mesh axis, or a layout of the bucket's first axis.
+Distribution = str | jax.sharding.NamedSharding
+
+
+def map_matrices(
+    function: BatchFunction,
+    arrays: Sequence[jax.Array],
+    axes: Sequence[MatrixAxes],
+    distribute: Distribution | None = None,
+) -> list[jax.Array]:
+    """Applies ``function`` to every matrix in ``arrays``, with one call for all of equal shape.
+
+    Matrices that are equal in shape up to transposition, in dtype and in layout form a *bucket*, an
+    array (k, m, n) with ``m <= n``; so ``function`` must map transposed matrices to transposed
+    results. On a mesh with explicit axes a bucket is gathered along its matrix axes as a whole,
+    because products of a matrix with its own transpose have no unambiguous layout otherwise, and
+    the result goes back to the layout of the arrays. A batch axis that is sharded stays so: each
+    device sees its own matrices only.
+
+    Args:
+      function: from a batch of matrices (k, m, n) to the same shape.
+      arrays: of any rank.
+      axes: of each array.
+      distribute: name of a mesh axis over which to spread each bucket's matrices, so that each
+        device computes its share (buckets are padded with zeros to a multiple of the number of
+        devices); or a ``NamedSharding`` with that axis first, which also says the mesh where
+        neither the arrays nor ``jax.set_mesh`` do. Arrays whose batch axis is sharded already keep
+        their layout.
+
+    Returns:
+      Arrays like ``arrays``, in their layouts.
+
+    Raises:
+      ValueError: there is no mesh with the axis ``distribute``, or it is a manual one, as inside
+        ``jax.shard_map``.
+    """
+    buckets: dict[Any, list[int]] = {}
+    batches = [_to_batch(x, a) for x, a in zip(arrays, axes, strict=True)]
+    for i, batch in enumerate(batches):
+        spec = jax.typeof(batch).sharding.spec
+        alone = i if spec[0] is not None else None  # no concatenation along a sharded axis
+        buckets.setdefault((batch.shape[1:], batch.dtype, spec, alone), []).append(i)
+    results: list[Any] = [None] * len(batches)
+    for members in buckets.values():
+        bucket = [batches[i] for i in members]
+        ends = [0]
+        for batch in bucket:
+            ends.append(ends[-1] + len(batch))
+        whole = jnp.concatenate(bucket) if len(bucket) > 1 else bucket[0]
+        whole = _apply(function, whole, distribute)
+        for i, start, stop in zip(members, ends[:-1], ends[1:], strict=True):
+            part = whole if len(bucket) == 1 else whole[start:stop]
+            results[i] = _from_batch(part, arrays[i], axes[i])
+    return results
+
+
+def _order(x: jax.Array, axes: MatrixAxes) -> tuple[tuple[int, ...], ...]:
+    """Groups of axes that become one each: batch, then the matrix with the shorter side first."""
+    rows, columns = fans(x, axes)
+    sides = (axes.reduction, axes.output) if rows <= columns else (axes.output, axes.reduction)
+    return (axes.batch, *sides)
+
+
+def _to_batch(x: jax.Array, axes: MatrixAxes) -> jax.Array:
+    """The matrices of ``x`` as (k, m, n) with ``m <= n``; single axes keep their layout."""
+    groups = _order(x, axes)
+    sharding = jax.typeof(x).sharding
+    # Only the first of several axes can stay sharded when they become one.
+    merged = {axis for group in groups for axis in group[1:]}
+    merged |= {axis for group in groups[1:] if len(group) > 1 for axis in group}
+    if any(sharding.spec[axis] is not None for axis in merged):
+        spec = [None if axis in merged else sharding.spec[axis] for axis in range(x.ndim)]
+        x = jax.reshard(x, jax.NamedSharding(sharding.mesh, jax.P(*spec)))
+    y = x.transpose(sum(groups, ()))
+    if not axes.batch:
+        y = y[None]
+    if y.ndim == 3:
+        return y
+    kept = jax.typeof(y).sharding
+    starts = (0, max(1, len(groups[0])), max(1, len(groups[0])) + len(groups[1]))
+    out = jax.NamedSharding(kept.mesh, jax.P(*(kept.spec[s] for s in starts)))
+    shape = [math.prod(x.shape[axis] for axis in group) for group in groups]
+    return jax.lax.reshape(y, shape, out_sharding=None if kept.mesh.empty else out)
+
+
+def _from_batch(y: jax.Array, like: jax.Array, axes: MatrixAxes) -> jax.Array:
+    """The inverse of :func:`_to_batch`, in the layout of ``like``."""
+    order = sum(_order(like, axes), ())
+    sharding = jax.typeof(like).sharding
+    shape = tuple(like.shape[axis] for axis in order)
+    if y.ndim - (not axes.batch) != like.ndim:
+        out = jax.NamedSharding(sharding.mesh, jax.P(*(sharding.spec[axis] for axis in order)))
+        y = jax.lax.reshape(y, shape, out_sharding=None if sharding.mesh.empty else out)
+    else:
+        y = y.reshape(shape)
+    y = y.transpose(tuple(order.index(axis) for axis in range(like.ndim)))
+    return y if jax.typeof(y).sharding == sharding else jax.reshard(y, sharding)
+
+
+def _apply(function: BatchFunction, x: jax.Array, distribute: Distribution | None) -> jax.Array:
+    """``function`` of one bucket, each matrix whole on the devices that compute it."""
+    sharding = jax.typeof(x).sharding
+    first = sharding.spec[0]
+    mesh: Any = sharding.mesh
+    count = len(x)
+    if distribute is not None and first is None:
+        mesh, first = _mesh_and_axis(distribute, mesh)
+        devices = math.prod(mesh.shape[name] for name in _names(first))
+        if padding := -count % devices:
+            x = jnp.concatenate([x, jnp.zeros_like(x, shape=(padding, *x.shape[1:]))])
+    layout = jax.P(first, None, None)
+    if _EXPLICIT in sharding.mesh.axis_types and sharding.spec != layout:
+        x = jax.reshard(x, jax.NamedSharding(mesh, layout))
+    if first is not None:
+        function = jax.shard_map(function, mesh=mesh, in_specs=layout, out_specs=layout)
+    y = function(x)
+    if jax.typeof(y).sharding != sharding:
+        y = jax.reshard(y, sharding)
+    return y[:count] if len(y) > count else y
+
+
+def _names(axis: Any) -> tuple[str, ...]:
+    return axis if isinstance(axis, tuple) else (axis,)
+
+
+def _mesh_and_axis(distribute: Distribution, mesh: Any) -> tuple[Any, Any]:
+    if isinstance(distribute, jax.sharding.NamedSharding):
+        mesh, axis = distribute.mesh, distribute.spec[0] if distribute.spec else None
+    else:
+        axis = distribute
+        mesh = jax.sharding.get_abstract_mesh() if mesh.empty else mesh
+    known = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    manual = jax.sharding.AxisType.Manual
+    if axis is None or any(known.get(name, manual) == manual for name in _names(axis)):
+        raise ValueError(
+            f"distribute={distribute!r} must name an axis of a mesh that the arrays lie on, or "
+            "that jax.set_mesh sets, and not a manual one (as inside jax.shard_map); this mesh "
+            f"has {', '.join(f'{name} ({kind.name})' for name, kind in known.items()) or 'none'}. "
+            "On a mesh that is only known to the compiler pass a NamedSharding."
+        )
+    return mesh, axis
