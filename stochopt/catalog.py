@@ -12,7 +12,7 @@ import optax
 from stochopt.claims import Claim, compositional, gradient_descent, model_building, orthogonal
 from stochopt.compositional import scsc
 from stochopt.model_building import smb, smb_independent
-from stochopt.orthogonal import adago
+from stochopt.orthogonal import adago, muon, trust_region
 from stochopt.problems import ORACLES, Problem
 
 # Factory arguments that are fields of a problem: the oracles, and the shapes that go with them.
@@ -117,6 +117,25 @@ METHODS = (
         paper="Zhang et al. 2025, arXiv:2509.02981",
         estimates={"gradient": lambda state: optax.tree.get(state, "ScaleByAdagoState").mu},
         claims=orthogonal.ADAGO,
+    ),
+    Method(
+        name="muon",
+        factory=muon,
+        family="orthogonal",
+        summary="orthogonalized momentum on hidden matrices; AdamW for the rest",
+        paper="Jordan et al. 2024, kellerjordan.github.io/posts/muon",
+        estimates={"gradient": lambda state: optax.tree.get(state, "ScaleByLmoState").mu},
+        claims=orthogonal.MUON,
+    ),
+    Method(
+        name="trust_region",
+        factory=trust_region,
+        family="orthogonal",
+        summary="steps of fixed length in any norm along the averaged gradient",
+        paper="Kovalev 2025, arXiv:2503.12645",
+        defaults={"learning_rate": 0.02},
+        estimates={"gradient": lambda state: optax.tree.get(state, "ScaleByLmoState").mu},
+        claims=orthogonal.TRUST_REGION,
     ),
     Method(
         name="smb",

@@ -1,17 +1,19 @@
-"""AdaGO."""
+"""AdaGO, Muon and the trust-region method."""
 
 import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from stochopt.claims.claim import Claim, Control, powers_of_two
-from stochopt.orthogonal import adago, svd_polar
+from stochopt.orthogonal import adago, max_norm, muon, svd_polar, trust_region
 from stochopt.problems import matrix_regression
 
-_PAPER = "Zhang, Liu, Schaeffer 2025, arXiv:2509.02981"
+_ADAGO = "Zhang, Liu, Schaeffer 2025, arXiv:2509.02981"
+_KOVALEV = "Kovalev 2025, arXiv:2503.12645"
 _EXACT = {"orthogonalize": svd_polar}  # the theorems are about the exact polar factor
 _NOISELESS = powers_of_two(6, 14)
 
@@ -53,7 +55,7 @@ def _without_root(**hyperparams: Any) -> optax.GradientTransformationExtraArgs:
 
 STOCHASTIC = Claim(
     setting="smooth; noise of bounded variance",
-    theorem=_PAPER,
+    theorem=_ADAGO,
     problem=functools.partial(matrix_regression, noise=0.2),
     constants=_stochastic,
     measure="gradient_norm",
@@ -67,7 +69,7 @@ STOCHASTIC = Claim(
 # What the momentum is for: its error, squared, is what the proof of the rate above needs.
 MOMENTUM = Claim(
     setting="smooth; noise of bounded variance; momentum",
-    theorem=_PAPER,
+    theorem=_ADAGO,
     problem=functools.partial(matrix_regression, noise=0.2),
     constants=_stochastic,
     measure="gradient_error",
@@ -81,7 +83,7 @@ MOMENTUM = Claim(
 
 DETERMINISTIC = Claim(
     setting="smooth; no noise",
-    theorem=_PAPER,
+    theorem=_ADAGO,
     problem=functools.partial(matrix_regression, noise=0.0, start=10.0),
     constants=_deterministic,
     measure="gradient_norm",
@@ -105,3 +107,70 @@ WITHOUT_FLOOR = Claim(
 )
 
 ADAGO = (STOCHASTIC, MOMENTUM, DETERMINISTIC, WITHOUT_FLOOR)
+
+
+def _radius(horizon: Any) -> Mapping[str, Any]:
+    """The constants that balance noise against drift in the proof: see the method's page."""
+    return {"learning_rate": 2 / horizon**0.75, "momentum": 1 - 4 / horizon**0.5}
+
+
+def _averaged_afterwards(factory: Any, direction: Any) -> Any:
+    """The method with momentum of directions in place of the direction of the momentum."""
+
+    @functools.wraps(factory)
+    def wrong(*, learning_rate: Any, momentum: Any, **_: Any) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.stateless(lambda g, _: jax.tree.map(direction, g)),
+            optax.ema(momentum, debias=False),
+            optax.scale_by_learning_rate(learning_rate),
+        )
+
+    return wrong
+
+
+MUON = (
+    Claim(
+        setting="smooth; noise of bounded variance; no Nesterov",
+        theorem=_KOVALEV,
+        problem=functools.partial(matrix_regression, noise=0.2),
+        constants=lambda horizon: {**_EXACT, "nesterov": False, **_radius(horizon)},
+        measure="gradient_norm",
+        exponent=1 / 4,
+        control=Control(
+            "orthogonalized before averaging",
+            method={"factory": _averaged_afterwards(muon, svd_polar)},
+        ),
+    ),
+)
+
+TRUST_REGION = (
+    Claim(
+        setting="smooth; noise of bounded variance; largest entry as norm",
+        theorem=_KOVALEV,
+        problem=functools.partial(matrix_regression, noise=0.2),
+        constants=lambda horizon: {"lmo": max_norm(), **_radius(horizon)},
+        measure="gradient_norm",
+        exponent=1 / 4,
+        control=Control(
+            "signs before averaging",
+            method={"factory": _averaged_afterwards(trust_region, jnp.sign)},
+        ),
+    ),
+    Claim(
+        setting="smooth; no noise; largest entry as norm",
+        theorem=_KOVALEV,
+        problem=functools.partial(matrix_regression, noise=0.0, start=10.0),
+        constants=lambda horizon: {
+            "lmo": max_norm(),
+            "learning_rate": 10 / horizon**0.5,
+            "momentum": 0.0,
+        },
+        measure="gradient_norm",
+        exponent=1 / 2,
+        control=Control(
+            "radius that does not shrink",
+            constants=lambda horizon: {"lmo": max_norm(), "learning_rate": 1.0, "momentum": 0.0},
+        ),
+        horizons=_NOISELESS,
+    ),
+)

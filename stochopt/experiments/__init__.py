@@ -5,6 +5,7 @@ Pictures are in :mod:`stochopt.experiments.plots`, which needs matplotlib.
 
 from stochopt.experiments.evidence import ClaimResult, check_claim, check_claims, measure_claim
 from stochopt.experiments.fit import Fit, power_law
+from stochopt.experiments.flops import matmul_flops
 from stochopt.experiments.race import Entry, RaceResult, Sweep, decades, race
 from stochopt.experiments.rates import RateResult, measure_rate
 from stochopt.experiments.result import RunResult
@@ -24,6 +25,7 @@ __all__ = [
     "check_claims",
     "decades",
     "gradient_and_extras",
+    "matmul_flops",
     "measure_claim",
     "measure_rate",
     "power_law",

@@ -35,6 +35,8 @@ _PALETTE = {
 }
 _COLORS = {
     "adago": "vermillion",
+    "muon": "purple",
+    "trust_region": "green",
     "smb": "blue",
     "smb_independent": "sky",
     "scsc": "green",

@@ -130,11 +130,11 @@ def muon(
       ...     updates, state = optimizer.update(jax.grad(loss)(params), state, params)
       ...     params = optax.apply_updates(params, updates)
       ...     print(f"{loss(params):.2f}")
-      23.12
-      20.50
-      18.01
+      21.88
+      18.36
       15.52
       13.21
+      10.64
 
     References:
       Jordan et al., `Muon <https://kellerjordan.github.io/posts/muon/>`_, 2024

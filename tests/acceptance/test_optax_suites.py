@@ -9,6 +9,8 @@ from stochopt import catalog
 #: parabolas and Rosenbrock functions, in 10,000 steps.
 HYPERPARAMS = {
     "adago": {"learning_rate": 0.1, "adam_learning_rate": 0.01},
+    "muon": {"learning_rate": 0.01, "adam_learning_rate": 0.01},
+    "trust_region": {"learning_rate": 0.003},
     "smb": {"learning_rate": 0.02},
     "smb_independent": {"learning_rate": 0.02},
     "scsc": {"learning_rate": 1.1e-3},
