@@ -109,9 +109,16 @@ WITHOUT_FLOOR = Claim(
 ADAGO = (STOCHASTIC, MOMENTUM, DETERMINISTIC, WITHOUT_FLOOR)
 
 
-def _radius(horizon: Any) -> Mapping[str, Any]:
-    """The constants that balance noise against drift in the proof: see the method's page."""
-    return {"learning_rate": 2 / horizon**0.75, "momentum": 1 - 4 / horizon**0.5}
+def _radius(horizon: Any, factor: float) -> Mapping[str, Any]:
+    """The constants that make every term of the bound equally small: see the method's page.
+
+    The bound is then attained, not merely obeyed, and a finite ladder may bend the measured
+    exponent to either side of 1/4 by 0.01 or 0.02.
+    """
+    return {"learning_rate": factor / horizon**0.75, "momentum": 1 - 1 / horizon**0.5}
+
+
+_FROM_AFAR = functools.partial(matrix_regression, noise=0.2, start=2.0)
 
 
 def _averaged_afterwards(factory: Any, direction: Any) -> Any:
@@ -132,8 +139,8 @@ MUON = (
     Claim(
         setting="smooth; noise of bounded variance; no Nesterov",
         theorem=_KOVALEV,
-        problem=functools.partial(matrix_regression, noise=0.2),
-        constants=lambda horizon: {**_EXACT, "nesterov": False, **_radius(horizon)},
+        problem=_FROM_AFAR,
+        constants=lambda horizon: {**_EXACT, "nesterov": False, **_radius(horizon, 4.0)},
         measure="gradient_norm",
         exponent=1 / 4,
         control=Control(
@@ -147,8 +154,8 @@ TRUST_REGION = (
     Claim(
         setting="smooth; noise of bounded variance; largest entry as norm",
         theorem=_KOVALEV,
-        problem=functools.partial(matrix_regression, noise=0.2),
-        constants=lambda horizon: {"lmo": max_norm(), **_radius(horizon)},
+        problem=_FROM_AFAR,
+        constants=lambda horizon: {"lmo": max_norm(), **_radius(horizon, 2.0)},
         measure="gradient_norm",
         exponent=1 / 4,
         control=Control(
