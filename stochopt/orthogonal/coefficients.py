@@ -63,15 +63,15 @@ def lengthened(table: Table, steps: int) -> Table:
 def check_table(table: Table) -> Table:
     """A tuple of triples of floats; raises ``ValueError`` that names ``coefficients`` otherwise."""
     try:
-        triples = np.array([(a, b, c) for a, b, c in table], dtype=np.float64)
+        triples = np.array([(a, b, c) for a, b, c in table])
     except (TypeError, ValueError):
         triples = np.empty(0)
-    if not triples.size or not np.all(np.isfinite(triples)):
+    if not triples.size or triples.dtype.kind not in "iuf" or not np.all(np.isfinite(triples)):
         raise ValueError(
             "coefficients must be a sequence of triples (a, b, c) of finite numbers, one for each "
             f"step; got {table!r}."
         )
-    return tuple((a, b, c) for a, b, c in triples.tolist())
+    return tuple((a, b, c) for a, b, c in triples.astype(np.float64).tolist())
 
 
 def polar_express(

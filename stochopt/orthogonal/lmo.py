@@ -19,7 +19,7 @@ from optax.contrib import MuonDimensionNumbers
 from stochopt import _tree
 from stochopt.orthogonal import matrices
 from stochopt.orthogonal.buckets import BatchFunction, Distribution, map_matrices
-from stochopt.orthogonal.newton_schulz import Orthogonalizer, newton_schulz
+from stochopt.orthogonal.newton_schulz import Orthogonalizer, divisor, newton_schulz
 
 LinearMinimizer = Callable[[optax.Updates], optax.Updates]
 
@@ -34,7 +34,7 @@ def euclidean() -> LinearMinimizer:
         largest = jnp.stack([jnp.zeros([], dtype), *(_largest(x, dtype) for x in leaves)]).max()
         unit = lambda x: (
             x.astype(_tree.at_least_float32(x.dtype))
-            / _nonzero(largest).astype(jnp.finfo(_tree.at_least_float32(x.dtype)).dtype)
+            / divisor(largest).astype(jnp.finfo(_tree.at_least_float32(x.dtype)).dtype)
         )
         scaled = jax.tree.map(unit, tree)
         squares = [_tree.dot(x, x, dtype) for x in jax.tree.leaves(scaled)]
@@ -102,7 +102,7 @@ def column_norm(
         wide = _tree.at_least_float32(x.dtype)
         real = jnp.finfo(wide).dtype
         largest = jnp.max(jnp.abs(x), axis=axes.output, keepdims=True).astype(real)
-        y = x.astype(wide) / _nonzero(largest).astype(wide)
+        y = x.astype(wide) / divisor(largest).astype(wide)
         norm = jnp.sqrt(jnp.expand_dims(_tree.dot(y, y, real, axes.output), axes.output))
         return (y / _nonzero(norm).astype(wide)).astype(x.dtype)
 

@@ -216,7 +216,7 @@ def svd_polar(x: jax.Array) -> jax.Array:
     """
     check_matrices(x)
     dtype = _tree.at_least_float32(x.dtype)
-    u, s, wh = jnp.linalg.svd(x.astype(dtype), full_matrices=False)
+    u, s, wh = jnp.linalg.svd(normalized(x), full_matrices=False)
     tolerance = max(x.shape[-2:]) * float(jnp.finfo(dtype).eps) * s[..., :1]
     return ((u * (s > tolerance)[..., None, :].astype(dtype)) @ wh).astype(x.dtype)
 
@@ -241,6 +241,17 @@ def normalized(x: jax.Array) -> jax.Array:
     real = jnp.finfo(dtype).dtype
     y = x.astype(dtype)
     largest = jnp.max(jnp.abs(y), axis=(-2, -1), keepdims=True, initial=0.0)
-    y = y / jnp.where(largest == 0, 1, largest).astype(dtype)
+    y = y / divisor(largest).astype(dtype)
     norm = jnp.sqrt(_tree.dot(y, y, real, axis=(-2, -1)))[..., None, None]
     return y / jnp.where(norm == 0, 1, norm).astype(dtype)
+
+
+def divisor(largest: jax.Array) -> jax.Array:
+    """What to divide by to make entries of at most ``largest`` moderate; one for zero.
+
+    Division by a scalar becomes multiplication by its inverse when compiled, and an inverse near
+    the end of the range is subnormal and counts as zero: hence at most a 16th of the largest
+    number. Infinity stays, for it is to give NaN.
+    """
+    bounded = jnp.minimum(largest, float(jnp.finfo(largest.dtype).max) / 16)
+    return jnp.where(largest == 0, 1, jnp.where(jnp.isinf(largest), largest, bounded))

@@ -468,7 +468,7 @@ def test_complex_gradient_has_the_norm_of_its_real_pair(x64):
 
 def test_leaf_that_is_no_matrix_is_named():
     optimizer = scale_by_adago()
-    with pytest.raises(ValueError, match=r"\['layer'\]\['bias'\].*\(3,\).*stochopt.adago"):
+    with pytest.raises(ValueError, match=r"leaf layer/bias of shape \(3,\).*stochopt.adago"):
         optimizer.init({"layer": {"bias": jnp.ones(3), "w": jnp.ones((2, 3))}})
     with pytest.raises(ValueError, match="<root>"):
         optimizer.init(jnp.ones(()))
@@ -478,7 +478,7 @@ def test_leaf_that_is_no_matrix_is_named():
 def test_inconsistent_dimension_numbers_name_the_leaf(factory):
     optimizer = factory(weight_dimension_numbers={"k": Numbers((0, 1), 3), "w": Numbers()})
     params = {"k": jnp.ones((2, 3, 4)), "w": jnp.ones((2, 3))}
-    with pytest.raises(ValueError, match=r"\['k'\].*\(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"leaf k of shape \(2, 3, 4\)"):
         optimizer.init(params)
 
 
