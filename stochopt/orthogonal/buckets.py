@@ -107,7 +107,7 @@ def _from_batch(y: jax.Array, like: jax.Array, axes: MatrixAxes) -> jax.Array:
     else:
         y = y.reshape(shape)
     y = y.transpose(tuple(order.index(axis) for axis in range(like.ndim)))
-    return y if jax.typeof(y).sharding == sharding else jax.reshard(y, sharding)
+    return _placed(y, sharding)
 
 
 def _apply(function: BatchFunction, x: jax.Array, distribute: Distribution | None) -> jax.Array:
@@ -120,16 +120,20 @@ def _apply(function: BatchFunction, x: jax.Array, distribute: Distribution | Non
         mesh, first = _mesh_and_axis(distribute, mesh)
         devices = math.prod(mesh.shape[name] for name in _names(first))
         if padding := -count % devices:
-            x = jnp.concatenate([x, jnp.zeros_like(x, shape=(padding, *x.shape[1:]))])
+            x = jnp.pad(x, ((0, padding), (0, 0), (0, 0)))  # in the layout of x
     layout = jax.P(first, None, None)
     if _EXPLICIT in sharding.mesh.axis_types and sharding.spec != layout:
         x = jax.reshard(x, jax.NamedSharding(mesh, layout))
     if first is not None:
         function = jax.shard_map(function, mesh=mesh, in_specs=layout, out_specs=layout)
-    y = function(x)
-    if jax.typeof(y).sharding != sharding:
-        y = jax.reshard(y, sharding)
+    y = _placed(function(x), sharding)
     return y[:count] if len(y) > count else y
+
+
+def _placed(y: jax.Array, sharding: Any) -> jax.Array:
+    """``y`` in a layout; where that says no mesh, the compiler knows better."""
+    there = sharding.mesh.empty or jax.typeof(y).sharding == sharding
+    return y if there else jax.reshard(y, sharding)
 
 
 def _names(axis: Any) -> tuple[str, ...]:
@@ -137,18 +141,27 @@ def _names(axis: Any) -> tuple[str, ...]:
 
 
 def _mesh_and_axis(distribute: Distribution, mesh: Any) -> tuple[Any, Any]:
+    """Checks ``distribute`` for arrays that lie on ``mesh``, an empty one for none."""
+    context, manual = jax.sharding.get_abstract_mesh(), jax.sharding.AxisType.Manual
+    on_no_mesh = mesh.empty
     if isinstance(distribute, jax.sharding.NamedSharding):
-        mesh, axis = distribute.mesh, distribute.spec[0] if distribute.spec else None
+        axis = distribute.spec[0] if distribute.spec else None
+        # Inside shard_map the axes are those that it has left.
+        mesh = context if manual in context.axis_types else distribute.mesh
     else:
         axis = distribute
-        mesh = jax.sharding.get_abstract_mesh() if mesh.empty else mesh
+        mesh = context if on_no_mesh else mesh
     known = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    manual = jax.sharding.AxisType.Manual
     if axis is None or any(known.get(name, manual) == manual for name in _names(axis)):
         raise ValueError(
             f"distribute={distribute!r} must name an axis of a mesh that the arrays lie on, or "
             "that jax.set_mesh sets, and not a manual one (as inside jax.shard_map); this mesh "
             f"has {', '.join(f'{name} ({kind.name})' for name, kind in known.items()) or 'none'}. "
             "On a mesh that is only known to the compiler pass a NamedSharding."
+        )
+    if on_no_mesh and _EXPLICIT in known.values():
+        raise ValueError(
+            f"distribute={distribute!r}: the mesh has explicit axes, and the arrays do not lie on "
+            "it; put them there with jax.device_put."
         )
     return mesh, axis
