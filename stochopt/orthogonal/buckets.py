@@ -1,5 +1,6 @@
 """One call for all matrices of a kind: bucketing by shape, and layouts on a mesh."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,9 @@ import jax.numpy as jnp
 from stochopt.orthogonal.matrices import MatrixAxes, fans
 
 BatchFunction = Callable[[jax.Array], jax.Array]
+# On a CPU one matrix of this many rows fills the cores, and the compiler recognizes equal loops: to
+# gather such matrices and to take them apart again costs more than it saves.
+_ROWS_ALONE = 128
 _EXPLICIT = jax.sharding.AxisType.Explicit
 #: Where to spread the matrices of a bucket: a mesh axis, or a layout of the bucket's first axis.
 Distribution = str | jax.sharding.NamedSharding
@@ -56,15 +60,30 @@ def map_matrices(
     results: list[Any] = [None] * len(batches)
     for members in buckets.values():
         bucket = [batches[i] for i in members]
-        ends = [0]
-        for batch in bucket:
-            ends.append(ends[-1] + len(batch))
-        whole = jnp.concatenate(bucket) if len(bucket) > 1 else bucket[0]
-        whole = _apply(function, whole, distribute)
-        for i, start, stop in zip(members, ends[:-1], ends[1:], strict=True):
-            part = whole if len(bucket) == 1 else whole[start:stop]
-            results[i] = _from_batch(part, arrays[i], axes[i])
+        for i, result in zip(members, _map_bucket(function, bucket, distribute), strict=True):
+            results[i] = _from_batch(result, arrays[i], axes[i])
     return results
+
+
+def _map_bucket(
+    function: BatchFunction, bucket: list[jax.Array], distribute: Distribution | None
+) -> list[jax.Array]:
+    """``function`` of the arrays of one bucket, each array as it came."""
+
+    def together(*arrays: jax.Array) -> list[jax.Array]:
+        if len(arrays) == 1:
+            return [_apply(function, arrays[0], distribute)]
+        whole = _apply(function, jnp.concatenate(arrays), distribute)
+        ends = list(itertools.accumulate(map(len, arrays)))
+        return [whole[end - len(x) : end] for end, x in zip(ends, arrays, strict=True)]
+
+    def alone(*arrays: jax.Array) -> list[jax.Array]:
+        return [_apply(function, x, distribute) for x in arrays]
+
+    sharded = any(entry is not None for entry in jax.typeof(bucket[0]).sharding.spec)
+    if len(bucket) == 1 or sharded or distribute or bucket[0].shape[1] < _ROWS_ALONE:
+        return together(*bucket)
+    return jax.lax.platform_dependent(*bucket, cpu=alone, default=together)
 
 
 def _order(x: jax.Array, axes: MatrixAxes) -> tuple[tuple[int, ...], ...]:

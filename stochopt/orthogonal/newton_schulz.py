@@ -125,26 +125,49 @@ def _form(table: Table, rows: int, columns: int) -> Callable[..., jax.Array]:
     return _gram_form if gram < direct else _direct_form
 
 
+def _factor(gram: jax.Array, triple: jax.Array, quintic: bool, product: Callable) -> jax.Array:
+    """``b A + c A^2``."""
+    power = triple[1] * gram
+    return power + triple[2] * product(gram, gram) if quintic else power
+
+
+# Both forms loop over the steps, so that a program holds each product once, not once per step.
+
+
 def _direct_form(x: jax.Array, table: Table, product: Callable) -> jax.Array:
-    for a, b, c in table:
-        gram = product(x, adjoint(x))
-        power = b * gram + c * product(gram, gram) if c else b * gram
-        x = a * x + product(power, x)
-    return x
+    quintic = any(c for _, _, c in table)
+
+    def advance(x: jax.Array, triple: jax.Array) -> tuple[jax.Array, None]:
+        factor = _factor(product(x, adjoint(x)), triple, quintic, product)
+        return triple[0] * x + product(factor, x), None
+
+    return jax.lax.scan(advance, x, _as_array(table, x))[0]
 
 
 def _gram_form(x: jax.Array, table: Table, product: Callable) -> jax.Array:
+    quintic = any(c for _, _, c in table)
+    identity = jnp.eye(x.shape[-2], dtype=x.dtype)
+
+    def factor(gram: jax.Array, triple: jax.Array) -> jax.Array:
+        return triple[0] * identity + _factor(gram, triple, quintic, product)
+
+    def advance(carry: Any, triple: jax.Array) -> tuple[Any, None]:
+        accumulated, gram = carry
+        p = factor(gram, triple)
+        return (product(p, accumulated), product(p, product(p, gram))), None
+
+    triples = _as_array(table, x)
     gram = product(x, adjoint(x))
-    identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)
-    accumulated = None
-    for step, (a, b, c) in enumerate(table):
-        factor = a * identity + b * gram
-        if c:
-            factor = factor + c * product(gram, gram)
-        accumulated = factor if accumulated is None else product(factor, accumulated)
-        if step < len(table) - 1:
-            gram = product(factor, product(factor, gram))
-    return product(accumulated, x)
+    first = factor(gram, triples[0])
+    if len(table) == 1:
+        return product(first, x)
+    carry = (first, product(first, product(first, gram)))
+    (accumulated, gram), _ = jax.lax.scan(advance, carry, triples[1:-1])
+    return product(product(factor(gram, triples[-1]), accumulated), x)
+
+
+def _as_array(table: Table, like: jax.Array) -> jax.Array:
+    return jnp.asarray(table, jnp.finfo(like.dtype).dtype)
 
 
 def newton_schulz_converged(
