@@ -19,7 +19,7 @@ from stochopt.orthogonal.lmo import (
     product,
     spectral,
 )
-from stochopt.orthogonal.matrices import hidden_matrices
+from stochopt.orthogonal.matrices import EMBEDDINGS_AND_HEADS, hidden_matrices
 from stochopt.orthogonal.muon import muon, scale_by_shape
 from stochopt.orthogonal.newton_schulz import (
     Orthogonalizer,
@@ -61,4 +61,5 @@ __all__ = [
     "lengthened",
     # Which leaves
     "hidden_matrices",
+    "EMBEDDINGS_AND_HEADS",
 ]

@@ -67,7 +67,8 @@ def scale_by_adago(
         ``None`` means :func:`stochopt.orthogonal.newton_schulz`;
         :func:`stochopt.orthogonal.svd_polar` is exact.
       distribute: mesh axis over which to spread the matrices of equal shape, each device
-        orthogonalizing its share; or a ``NamedSharding`` with that axis first.
+        orthogonalizing its share; or a ``NamedSharding`` with that axis first. Not inside
+        ``jax.shard_map``, where each device has its own matrices only.
       mu_dtype: dtype of the momentum; ``None`` takes the parameter's.
       weight_dimension_numbers: a tree of ``optax.contrib.MuonDimensionNumbers``, or a function
         from ``params`` to one; ``None`` means that every leaf is two-dimensional. Axes that are
@@ -118,6 +119,7 @@ def scale_by_adago(
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScaleByAdagoState]:
         del params, extra_args
+        matrices.warn_of_tables("scale_by_adago", updates)
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
 
         mu = _tree.moving_average(state.mu, updates, momentum)
@@ -183,7 +185,8 @@ def adago(
       orthogonalize: function from a batch of matrices to their polar factors; ``None`` means
         Newton-Schulz. Under ``optax.inject_hyperparams`` name it in ``static_args``.
       distribute: mesh axis over which to spread the matrices of equal shape, each device
-        orthogonalizing its share; or a ``NamedSharding`` with that axis first.
+        orthogonalizing its share; or a ``NamedSharding`` with that axis first. Not inside
+        ``jax.shard_map``, where each device has its own matrices only.
       mu_dtype: dtype of both first moments; ``None`` takes the parameter's.
       weight_decay: :math:`\lambda \ge 0` for the matrices.
       weight_decay_mask: tree of booleans, or a function from ``params`` to one, saying which

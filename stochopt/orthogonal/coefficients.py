@@ -12,8 +12,8 @@ from stochopt._checks import check_count, check_range
 #: One triple :math:`(a, b, c)` for each step.
 Table = tuple[tuple[float, float, float], ...]
 
-#: Keller Jordan's coefficients: steep at zero, so that five steps lift small singular values to
-#: the band [0.68, 1.2] instead of converging to one.
+#: Keller Jordan's coefficients: steep at zero, so that five steps lift singular values from 0.0015
+#: of the Frobenius norm upwards to the band [0.68, 1.2] instead of converging to one.
 JORDAN = ((3.4445, -4.7750, 2.0315),) * 5
 
 #: Eight of Jordan's steps and two that converge: exact for condition numbers up to a thousand.
@@ -28,7 +28,8 @@ QUINTIC = (
     (2.8366, -3.0525, 1.2012),
 )
 
-#: Five steps optimized by Chebyshev alternation (CANS).
+#: Five steps optimized by Chebyshev alternation (CANS). In bfloat16 its steep first step can
+#: explode: there :func:`polar_express` is safe.
 CANS = (
     (8.4703, -25.1081, 18.6293),
     (4.1828, -3.1087, 0.5806),

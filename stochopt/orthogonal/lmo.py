@@ -61,7 +61,8 @@ def spectral(
       orthogonalize: function from a batch of matrices to their polar factors; ``None`` means
         :func:`stochopt.orthogonal.newton_schulz`.
       weight_dimension_numbers: as in :func:`stochopt.orthogonal.scale_by_adago`.
-      distribute: mesh axis over which to spread the matrices of equal shape, or a layout.
+      distribute: mesh axis over which to spread the matrices of equal shape, or a layout; not
+        inside ``jax.shard_map``.
     """
     polar = newton_schulz if orthogonalize is None else orthogonalize
     return _matrix_by_matrix("spectral", polar, weight_dimension_numbers, distribute)
@@ -79,7 +80,8 @@ def nuclear(
 
     Args:
       weight_dimension_numbers: as in :func:`stochopt.orthogonal.scale_by_adago`.
-      distribute: mesh axis over which to spread the matrices of equal shape, or a layout.
+      distribute: mesh axis over which to spread the matrices of equal shape, or a layout; not
+        inside ``jax.shard_map``.
     """
     return _matrix_by_matrix("nuclear", _leading_pair, weight_dimension_numbers, distribute)
 
@@ -155,6 +157,7 @@ def _matrix_by_matrix(
     def minimize(tree: optax.Updates) -> optax.Updates:
         leaves, treedef = jax.tree.flatten(tree)
         axes = matrices.axes_of(name, weight_dimension_numbers, tree)
+        matrices.warn_of_tables(name, tree)
         return jax.tree.unflatten(treedef, map_matrices(function, leaves, axes, distribute))
 
     return minimize

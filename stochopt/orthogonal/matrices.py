@@ -38,8 +38,10 @@ def hidden_matrices(
     Paths are keys joined by ``/``, such as ``blocks/0/attention/query/kernel``.
 
     Args:
-      exclude: regular expression; leaves whose path contains it are no matrices. The default finds
-        embeddings and output heads by their usual names.
+      exclude: regular expression; leaves whose path contains it are no matrices. The default,
+        ``stochopt.orthogonal.EMBEDDINGS_AND_HEADS``, finds every path that contains ``embed``, or
+        has a key ``head``, ``lm_head``, ``logits``, ``wte``, ``wpe``, ``vocab``, ``vocabulary`` or
+        ``classifier`` (alone or after an underscore). Join another one to it with ``|``.
       stacked: regular expression; the first axis of leaves whose path contains it is a batch axis
         (the layers of a model that scans over its layers), and the rest is judged without it.
 
@@ -133,9 +135,6 @@ def axes_of(method: str, dimension_numbers: DimensionNumbers | None, tree: Any) 
 
     Raises:
       ValueError: a leaf is no matrix; the message names it.
-
-    Warns:
-      UserWarning: a leaf is an embedding or a head by its name.
     """
     numbers = resolve(two_dimensional if dimension_numbers is None else dimension_numbers, tree)
     entries = jax.tree.leaves(numbers, is_leaf=lambda x: isinstance(x, MuonDimensionNumbers))
@@ -148,16 +147,21 @@ def axes_of(method: str, dimension_numbers: DimensionNumbers | None, tree: Any) 
                 "weight_dimension_numbers, or use stochopt.adago, stochopt.muon or "
                 "stochopt.trust_region, which take all leaves."
             )
-        if re.search(EMBEDDINGS_AND_HEADS, name):
-            warnings.warn(
-                f"{method}: leaf {name} is an embedding or an output head by its name and is "
-                "treated as a matrix. Such tables usually train better with Adam: see "
-                "stochopt.orthogonal.hidden_matrices.",
-                UserWarning,
-                stacklevel=2,
-            )
         axes.append(matrix_axes(leaf, entry, name))
     return axes
+
+
+def warn_of_tables(method: str, tree: Any) -> None:
+    """A ``UserWarning`` for each leaf of ``tree`` that is an embedding or a head by its name."""
+    for path, _ in jax.tree_util.tree_leaves_with_path(tree):
+        if re.search(EMBEDDINGS_AND_HEADS, path_name(path)):
+            warnings.warn(
+                f"{method}: leaf {path_name(path)} is an embedding or an output head by its name "
+                "and is treated as a matrix. Such tables usually train better with Adam: see "
+                "stochopt.orthogonal.hidden_matrices.",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 def fans(x: Any, axes: MatrixAxes) -> tuple[int, int]:

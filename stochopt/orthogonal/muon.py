@@ -100,7 +100,8 @@ def muon(
         :func:`stochopt.orthogonal.newton_schulz`. Under ``optax.inject_hyperparams`` name it in
         ``static_args``.
       distribute: mesh axis over which to spread the matrices of equal shape, each device
-        orthogonalizing its share; or a ``NamedSharding`` with that axis first.
+        orthogonalizing its share; or a ``NamedSharding`` with that axis first. Not inside
+        ``jax.shard_map``, where each device has its own matrices only.
       mu_dtype: dtype of both first moments; ``None`` takes the parameter's.
       weight_decay: :math:`\lambda \ge 0` for the matrices.
       weight_decay_mask: tree of booleans, or a function from ``params`` to one, saying which

@@ -60,7 +60,7 @@ def newton_schulz(
     before the machine epsilon of ``dtype`` has grown beyond 0.1, :math:`X` is formed and the Gram
     form starts anew from it: never within five steps in float32, after every second step of
     Jordan's in bfloat16. In float32 both forms agree to 1e-5 on well-conditioned matrices and to
-    1e-3 on ill-conditioned ones; in bfloat16 the Gram form is the more exact one.
+    1e-3 on ill-conditioned ones; in bfloat16 both are about as far from the exact iteration.
 
     Args:
       x: batch of matrices, shape ``(..., m, n)``, real or complex.

@@ -89,8 +89,8 @@ def trust_region(
        = (1 - \eta_t \lambda)\, x_t - \eta_t D(M_t) .
 
     Every step has length :math:`\eta_t` in the norm, however small the gradient is: near a solution
-    the radius must shrink. With decay the iterates stay in the ball :math:`N(x) \le 1 / \lambda`
-    once they are there. Instances:
+    the radius must shrink. With decay, :math:`\eta_t \lambda \le 1` and an exact minimizer
+    the iterates stay in the ball :math:`N(x) \le 1 / \lambda` once they are there. Instances:
 
     - ``lmo=spectral()``: Muon without Nesterov's momentum and shape factor;
     - ``lmo=euclidean()``: normalized gradient descent with momentum;
