@@ -411,7 +411,8 @@ def test_leaves_do_not_influence_each_other(x64):
     g = jnp.asarray(random_gradients(0, (3, 2), 1)[0])
     alone = run(adago(), {"a": g}, [{"a": g}])[-1][0]["a"]
     company = run(adago(), {"a": g, "b": g}, [{"a": g, "b": 1e6 * g}])[-1][0]["a"]
-    np.testing.assert_array_equal(alone, company)
+    # Up to rounding: two matrices are one batch.
+    np.testing.assert_allclose(alone, company, rtol=1e-13)
 
 
 def test_half_precision_accumulates_in_float32():

@@ -148,6 +148,19 @@ def test_polar_factors_of_a_tree_equal_a_loop(x64, orth):
         np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-11)
 
 
+def test_large_matrices_find_their_places(x64):
+    # From 128 rows on a CPU need not gather them.
+    shapes = [(128, 130), (130, 128), (2, 128, 130)]
+    numbers = [Numbers(), Numbers(), Numbers(1, 2)]
+    arrays = [np.random.default_rng(i).standard_normal(s) for i, s in enumerate(shapes)]
+    half = lambda y: newton_schulz(y, ((1.5, -0.5, 0.0),))
+    pairs = list(zip(arrays, numbers, strict=True))
+    for found in (apply(half, *pairs), jax.jit(lambda: apply(half, *pairs))()):
+        for y, (x, n) in zip(found, pairs, strict=True):
+            expected = loop(x, n, lambda m: half(jnp.asarray(m)))
+            np.testing.assert_allclose(y, expected, rtol=1e-10, atol=1e-12)
+
+
 def test_nothing_to_map():
     assert map_matrices(cube, [], []) == []
 
