@@ -124,12 +124,15 @@ def scale_by_adago(
 
         mu = _tree.moving_average(state.mu, updates, momentum)
 
-        def step_size(g: jax.Array, v: jax.Array, axes: matrices.MatrixAxes) -> Any:
-            norm = jnp.sqrt(_tree.dot(g, g, v.dtype, axes.matrix))
-            clipped = jnp.minimum(norm, max_gradient_norm).astype(v.dtype)
+        @jax.jit  # traced once for all matrices
+        def grow(squared_norm: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+            clipped = jnp.minimum(jnp.sqrt(squared_norm), max_gradient_norm).astype(v.dtype)
             v = v + jnp.square(clipped)
             size = jnp.maximum(min_step_size, rate * clipped / jnp.sqrt(v)).astype(v.dtype)
             return v, size
+
+        def step_size(g: jax.Array, v: jax.Array, axes: matrices.MatrixAxes) -> Any:
+            return grow(_tree.dot(g, g, v.dtype, axes.matrix), v)
 
         def step(size: jax.Array, direction: Any, g: jax.Array, axes: matrices.MatrixAxes) -> Any:
             return _tree.scale(jnp.expand_dims(size, axes.matrix), direction).astype(g.dtype)

@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from stochopt.orthogonal.matrices import MatrixAxes, fans
+from stochopt.orthogonal.newton_schulz import LARGE
 
 BatchFunction = Callable[[jax.Array], jax.Array]
-# On a CPU one matrix of this many rows fills the cores, and the compiler recognizes equal loops: to
-# gather such matrices and to take them apart again costs more than it saves.
-_ROWS_ALONE = 128
 _EXPLICIT = jax.sharding.AxisType.Explicit
 #: Where to spread the matrices of a bucket: a mesh axis, or a layout of the bucket's first axis.
 Distribution = str | jax.sharding.NamedSharding
@@ -84,8 +82,10 @@ def _map_bucket(
         return [_apply(function, x, distribute) for x in arrays]
 
     sharded = any(entry is not None for entry in jax.typeof(bucket[0]).sharding.spec)
-    if len(bucket) == 1 or sharded or distribute or bucket[0].shape[1] < _ROWS_ALONE:
+    if len(bucket) == 1 or sharded or distribute or bucket[0].shape[1] < LARGE:
         return together(*bucket)
+    # On a CPU the compiler recognizes equal loops: to gather large matrices and to take them apart
+    # again would cost more than it saves.
     return jax.lax.platform_dependent(*bucket, cpu=alone, default=together)
 
 

@@ -20,9 +20,9 @@ from stochopt.orthogonal.coefficients import JORDAN, Table, check_table, polar_e
 
 Orthogonalizer = Callable[[jax.Array], jax.Array]
 
-# On a CPU one product of matrices from this size on fills the cores, and a loop over the matrices
-# keeps each in the cache; smaller ones, and any on an accelerator, go faster in one batch.
-_ROWS_OF_A_LOOP = 64
+#: Rows from which on one product of matrices fills the cores of a CPU. There a loop over matrices,
+#: each in the cache, beats a batch; and a loop over steps costs little and compiles faster.
+LARGE = 128
 
 # The Gram form may lose this part of an eigenvalue before it starts anew.
 _TOLERATED_ERROR = 0.1
@@ -60,7 +60,8 @@ def newton_schulz(
     before the machine epsilon of ``dtype`` has grown beyond 0.1, :math:`X` is formed and the Gram
     form starts anew from it: never within five steps in float32, after every second step of
     Jordan's in bfloat16. In float32 both forms agree to 1e-5 on well-conditioned matrices and to
-    1e-3 on ill-conditioned ones; in bfloat16 both are about as far from the exact iteration.
+    1e-3 on ill-conditioned ones (5e-3 for ten steps); in bfloat16 both are about as far from the
+    exact iteration.
 
     Args:
       x: batch of matrices, shape ``(..., m, n)``, real or complex.
@@ -88,13 +89,16 @@ def newton_schulz(
 def _newton_schulz(x: jax.Array, table: Table, dtype: Any, precision: Any) -> jax.Array:
     iterate = functools.partial(_iterate, table=table, dtype=dtype, precision=precision)
     batch = x.shape[:-2]
-    if len(batch) != 1 or batch[0] == 1 or min(x.shape[-2:]) < _ROWS_OF_A_LOOP:
+    if batch == (1,):  # a product without a batch axis compiles faster
+        return iterate(x[0])[None]
+    if len(batch) != 1 or min(x.shape[-2:]) < LARGE:
         return iterate(x)
     return jax.lax.platform_dependent(
         x, cpu=functools.partial(jax.lax.map, iterate), default=iterate
     )
 
 
+@functools.partial(jax.jit, static_argnames=("table", "dtype", "precision"))
 def _iterate(x: jax.Array, *, table: Table, dtype: Any, precision: Any) -> jax.Array:
     tall = x.shape[-2] > x.shape[-1]
     y = normalized(jnp.swapaxes(x, -1, -2) if tall else x).astype(dtype)
@@ -119,7 +123,8 @@ def _parts(table: Table, epsilon: float) -> list[Table]:
 
 def _form(table: Table, rows: int, columns: int) -> Callable[..., jax.Array]:
     """The form with fewer multiplications for ``rows <= columns``."""
-    quintic, steps = sum(c != 0 for _, _, c in table), len(table)
+    steps = len(table)
+    quintic = steps if any(c for _, _, c in table) else 0
     direct = 2 * steps * columns + quintic * rows
     gram = 2 * columns + (quintic + 3 * (steps - 1)) * rows
     return _gram_form if gram < direct else _direct_form
@@ -131,7 +136,8 @@ def _factor(gram: jax.Array, triple: jax.Array, quintic: bool, product: Callable
     return power + triple[2] * product(gram, gram) if quintic else power
 
 
-# Both forms loop over the steps, so that a program holds each product once, not once per step.
+# Both forms loop over the steps, so that a program holds each product once, not once per step. Not
+# for small matrices, where the loop itself would cost as much as a product.
 
 
 def _direct_form(x: jax.Array, table: Table, product: Callable) -> jax.Array:
@@ -141,7 +147,7 @@ def _direct_form(x: jax.Array, table: Table, product: Callable) -> jax.Array:
         factor = _factor(product(x, adjoint(x)), triple, quintic, product)
         return triple[0] * x + product(factor, x), None
 
-    return jax.lax.scan(advance, x, _as_array(table, x))[0]
+    return jax.lax.scan(advance, x, _as_array(table, x), unroll=_unrolled(x))[0]
 
 
 def _gram_form(x: jax.Array, table: Table, product: Callable) -> jax.Array:
@@ -162,8 +168,12 @@ def _gram_form(x: jax.Array, table: Table, product: Callable) -> jax.Array:
     if len(table) == 1:
         return product(first, x)
     carry = (first, product(first, product(first, gram)))
-    (accumulated, gram), _ = jax.lax.scan(advance, carry, triples[1:-1])
+    (accumulated, gram), _ = jax.lax.scan(advance, carry, triples[1:-1], unroll=_unrolled(x))
     return product(product(factor(gram, triples[-1]), accumulated), x)
+
+
+def _unrolled(x: jax.Array) -> bool:
+    return x.shape[-2] < LARGE
 
 
 def _as_array(table: Table, like: jax.Array) -> jax.Array:
@@ -266,15 +276,15 @@ def normalized(x: jax.Array) -> jax.Array:
     largest = jnp.max(jnp.abs(y), axis=(-2, -1), keepdims=True, initial=0.0)
     y = y / divisor(largest).astype(dtype)
     norm = jnp.sqrt(_tree.dot(y, y, real, axis=(-2, -1)))[..., None, None]
-    return y / jnp.where(norm == 0, 1, norm).astype(dtype)
+    return y / jnp.maximum(norm, 1).astype(dtype)  # at least one, unless all entries are zero
 
 
 def divisor(largest: jax.Array) -> jax.Array:
-    """What to divide by to make entries of at most ``largest`` moderate; one for zero.
+    """What to divide by to make entries of at most ``largest`` moderate; a normal number for zero.
 
     Division by a scalar becomes multiplication by its inverse when compiled, and an inverse near
     the end of the range is subnormal and counts as zero: hence at most a 16th of the largest
-    number. Infinity stays, for it is to give NaN.
+    number.
     """
-    bounded = jnp.minimum(largest, float(jnp.finfo(largest.dtype).max) / 16)
-    return jnp.where(largest == 0, 1, jnp.where(jnp.isinf(largest), largest, bounded))
+    limits = jnp.finfo(largest.dtype)
+    return jnp.clip(largest, float(limits.tiny), float(limits.max) / 16)
