@@ -177,7 +177,7 @@ def _unrolled(x: jax.Array) -> bool:
 
 
 def _as_array(table: Table, like: jax.Array) -> jax.Array:
-    return jnp.asarray(table, jnp.finfo(like.dtype).dtype)
+    return jnp.asarray(table, like.dtype)
 
 
 def newton_schulz_converged(
