@@ -32,10 +32,11 @@ def euclidean() -> LinearMinimizer:
         dtype = _tree.scalar_dtype(*leaves)
         # Over the largest entry first, whose square may be beyond the floating-point numbers.
         largest = jnp.stack([jnp.zeros([], dtype), *(_largest(x, dtype) for x in leaves)]).max()
-        unit = lambda x: (
-            x.astype(_tree.at_least_float32(x.dtype))
-            / divisor(largest).astype(jnp.finfo(_tree.at_least_float32(x.dtype)).dtype)
-        )
+
+        def unit(x: jax.Array) -> jax.Array:
+            wide = _tree.at_least_float32(x.dtype)
+            return x.astype(wide) / divisor(largest).astype(wide)
+
         scaled = jax.tree.map(unit, tree)
         squares = [_tree.dot(x, x, dtype) for x in jax.tree.leaves(scaled)]
         inverse = 1 / _nonzero(jnp.sqrt(sum(squares, jnp.zeros([], dtype))))
@@ -166,7 +167,8 @@ def _matrix_by_matrix(
 def _leading_pair(x: jax.Array) -> jax.Array:
     u, s, wh = jnp.linalg.svd(x.astype(_tree.at_least_float32(x.dtype)), full_matrices=False)
     pair = u[..., :, :1] * wh[..., :1, :]
-    return jnp.where(s[..., :1, None] > 0, pair, s[..., :1, None] * pair).astype(x.dtype)
+    leading = s[..., :1, None].astype(pair.dtype)
+    return jnp.where(s[..., :1, None] > 0, pair, leading * pair).astype(x.dtype)  # NaN stays NaN
 
 
 def _largest(x: Any, dtype: Any) -> jax.Array:

@@ -214,7 +214,7 @@ def newton_schulz_converged(
     product = functools.partial(jnp.matmul, precision=precision)
     dtype = _tree.at_least_float32(x.dtype)
     real = jnp.finfo(dtype).dtype
-    table = jnp.asarray(polar_express(9, safety=0.0), real)
+    table = jnp.asarray(polar_express(9, safety=0.0), dtype)
     norm = lambda y: jnp.sqrt(_tree.dot(y, y, real, axis=(-2, -1)))
     tall = x.shape[-2] > x.shape[-1]
     start = normalized(jnp.swapaxes(x, -1, -2) if tall else x).astype(dtype)

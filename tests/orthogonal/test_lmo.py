@@ -15,6 +15,7 @@ from stochopt.orthogonal import (
     euclidean,
     max_norm,
     newton_schulz,
+    newton_schulz_converged,
     nuclear,
     product,
     spectral,
@@ -274,3 +275,17 @@ def test_minimizers_under_jit_and_vmap(x64, name):
     m = np.stack([gaussian(i, (3, 4)) for i in range(3)])
     each = np.stack([MINIMIZERS[name](jnp.asarray(x)) for x in m])
     np.testing.assert_allclose(jax.jit(jax.vmap(MINIMIZERS[name]))(jnp.asarray(m)), each, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.complex64])
+@pytest.mark.parametrize("name", NORMS)
+def test_no_silent_promotion(name, dtype, strict):
+    tree = {"w": jnp.ones((3, 2), dtype)}
+    found = jax.eval_shape(NORMS[name][0], tree)
+    assert found["w"].dtype == dtype
+
+
+def test_no_silent_promotion_in_the_converged_iteration(strict):
+    for dtype in (jnp.bfloat16, jnp.float32, jnp.complex64):
+        found = jax.eval_shape(newton_schulz_converged, jnp.ones((3, 2), dtype))
+        assert found.dtype == dtype
