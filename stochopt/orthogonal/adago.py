@@ -230,8 +230,7 @@ def adago(
       <https://arxiv.org/abs/2509.02981>`_, 2025
     """
     check_range("weight_decay", weight_decay, "[0, inf)")
-    rule = matrices.hidden_matrices()
-    rule = rule if weight_dimension_numbers is None else weight_dimension_numbers
+    rule = matrices.or_hidden(weight_dimension_numbers)
     decay = (
         (lambda count: learning_rate(count) * weight_decay)
         if callable(learning_rate)

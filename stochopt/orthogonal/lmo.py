@@ -19,7 +19,7 @@ from optax.contrib import MuonDimensionNumbers
 from stochopt import _tree
 from stochopt.orthogonal import matrices
 from stochopt.orthogonal.buckets import BatchFunction, Distribution, map_matrices
-from stochopt.orthogonal.newton_schulz import Orthogonalizer, divisor, newton_schulz
+from stochopt.orthogonal.newton_schulz import Orthogonalizer, divisor, newton_schulz, normalized
 
 LinearMinimizer = Callable[[optax.Updates], optax.Updates]
 
@@ -39,7 +39,8 @@ def euclidean() -> LinearMinimizer:
 
         scaled = jax.tree.map(unit, tree)
         squares = [_tree.dot(x, x, dtype) for x in jax.tree.leaves(scaled)]
-        inverse = 1 / _nonzero(jnp.sqrt(sum(squares, jnp.zeros([], dtype))))
+        # At least one, unless all entries are zero.
+        inverse = 1 / jnp.maximum(jnp.sqrt(sum(squares, jnp.zeros([], dtype))), 1)
         return jax.tree.map(lambda y, x: _tree.scale(inverse, y).astype(x.dtype), scaled, tree)
 
     return minimize
@@ -102,12 +103,7 @@ def column_norm(
     """
 
     def normalize(x: jax.Array, axes: matrices.MatrixAxes) -> jax.Array:
-        wide = _tree.at_least_float32(x.dtype)
-        real = jnp.finfo(wide).dtype
-        largest = jnp.max(jnp.abs(x), axis=axes.output, keepdims=True).astype(real)
-        y = x.astype(wide) / divisor(largest).astype(wide)
-        norm = jnp.sqrt(jnp.expand_dims(_tree.dot(y, y, real, axes.output), axes.output))
-        return (y / _nonzero(norm).astype(wide)).astype(x.dtype)
+        return normalized(x, axes.output).astype(x.dtype)
 
     def minimize(tree: optax.Updates) -> optax.Updates:
         leaves, treedef = jax.tree.flatten(tree)
@@ -131,8 +127,7 @@ def product(
       weight_dimension_numbers: which leaves are matrices; ``None`` means
         :func:`stochopt.orthogonal.hidden_matrices`.
     """
-    rule = matrices.hidden_matrices()
-    rule = rule if weight_dimension_numbers is None else weight_dimension_numbers
+    rule = matrices.or_hidden(weight_dimension_numbers)
     is_entry = lambda n: n is False or isinstance(n, MuonDimensionNumbers)
     is_masked = lambda x: isinstance(x, optax.MaskedNode)
 
@@ -173,7 +168,3 @@ def _leading_pair(x: jax.Array) -> jax.Array:
 
 def _largest(x: Any, dtype: Any) -> jax.Array:
     return jnp.max(jnp.abs(x), initial=0.0).astype(dtype)
-
-
-def _nonzero(x: jax.Array) -> jax.Array:
-    return jnp.where(x == 0, 1, x)

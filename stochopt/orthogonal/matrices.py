@@ -64,6 +64,11 @@ def hidden_matrices(
     return lambda params: jax.tree_util.tree_map_with_path(numbers, params)
 
 
+def or_hidden(dimension_numbers: DimensionNumbers | None) -> DimensionNumbers:
+    """What whole methods take for ``None``."""
+    return hidden_matrices() if dimension_numbers is None else dimension_numbers
+
+
 def path_name(path: Any) -> str:
     """The keys of a path joined by ``/``."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

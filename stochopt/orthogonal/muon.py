@@ -142,8 +142,7 @@ def muon(
     """
     check_range("learning_rate", learning_rate, "[0, inf)")
     check_range("weight_decay", weight_decay, "[0, inf)")
-    rule = matrices.hidden_matrices()
-    rule = rule if weight_dimension_numbers is None else weight_dimension_numbers
+    rule = matrices.or_hidden(weight_dimension_numbers)
     lmo = spectral(
         orthogonalize=orthogonalize, weight_dimension_numbers=rule, distribute=distribute
     )

@@ -265,17 +265,17 @@ def adjoint(x: jax.Array) -> jax.Array:
     return jnp.conj(jnp.swapaxes(x, -1, -2))
 
 
-def normalized(x: jax.Array) -> jax.Array:
-    """Matrices over their Frobenius norms, zero where that is zero; float32 or wider.
+def normalized(x: jax.Array, axis: tuple[int, ...] = (-2, -1)) -> jax.Array:
+    """``x`` over its Euclidean norms along ``axis``, zero where that is zero; float32 or wider.
 
     Divided by the largest entry first: the square of a float32 beyond 1e19 is no float32.
     """
     dtype = _tree.at_least_float32(x.dtype)
     real = jnp.finfo(dtype).dtype
     y = x.astype(dtype)
-    largest = jnp.max(jnp.abs(y), axis=(-2, -1), keepdims=True, initial=0.0)
+    largest = jnp.max(jnp.abs(y), axis=axis, keepdims=True, initial=0.0)
     y = y / divisor(largest).astype(dtype)
-    norm = jnp.sqrt(_tree.dot(y, y, real, axis=(-2, -1)))[..., None, None]
+    norm = jnp.expand_dims(jnp.sqrt(_tree.dot(y, y, real, axis)), axis)
     return y / jnp.maximum(norm, 1).astype(dtype)  # at least one, unless all entries are zero
 
 
