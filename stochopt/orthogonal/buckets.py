@@ -16,6 +16,12 @@ _EXPLICIT = jax.sharding.AxisType.Explicit
 #: Where to spread the matrices of a bucket: a mesh axis, or a layout of the bucket's first axis.
 Distribution = str | jax.sharding.NamedSharding
 
+# How many arrays of small matrices share a call on a CPU. A batched product of small matrices runs
+# on one core there, and groups that do not depend on each other run side by side. Groups also take
+# less to compile than a whole bucket: kernels that are equal to the last number are compiled once,
+# and those that take a stack apart differ in the position only.
+_CPU_GROUP = 6
+
 
 def map_matrices(
     function: BatchFunction,
@@ -25,8 +31,8 @@ def map_matrices(
 ) -> list[jax.Array]:
     """Applies ``function`` to every matrix in ``arrays``, with one call for all of equal shape.
 
-    (On a CPU matrices with 128 rows and more get calls of their own: the compiler recognizes equal
-    ones.)
+    (On a CPU a bucket falls into groups, and matrices with 128 rows and more get calls of their
+    own: the compiler recognizes equal ones.)
 
     Matrices that are equal in shape up to transposition, in dtype and in layout form a *bucket*, an
     array (k, m, n) with ``m <= n``; so ``function`` must map transposed matrices to transposed
@@ -78,15 +84,15 @@ def _map_bucket(
         ends = list(itertools.accumulate(map(len, arrays)))
         return [whole[end - len(x) : end] for end, x in zip(ends, arrays, strict=True)]
 
-    def alone(*arrays: jax.Array) -> list[jax.Array]:
-        return [_apply(function, x, distribute) for x in arrays]
+    def in_groups(*arrays: jax.Array) -> list[jax.Array]:
+        groups = [arrays[i : i + size] for i in range(0, len(arrays), size)]
+        return [y for group in groups for y in together(*group)]
 
+    size = 1 if bucket[0].shape[1] >= LARGE else _CPU_GROUP
     sharded = any(entry is not None for entry in jax.typeof(bucket[0]).sharding.spec)
-    if len(bucket) == 1 or sharded or distribute or bucket[0].shape[1] < LARGE:
+    if len(bucket) <= size or sharded or distribute:
         return together(*bucket)
-    # On a CPU the compiler recognizes equal loops: to gather large matrices and to take them apart
-    # again would cost more than it saves.
-    return jax.lax.platform_dependent(*bucket, cpu=alone, default=together)
+    return jax.lax.platform_dependent(*bucket, cpu=in_groups, default=together)
 
 
 def _order(x: jax.Array, axes: MatrixAxes) -> tuple[tuple[int, ...], ...]:

@@ -130,7 +130,7 @@ def _form(table: Table, rows: int, columns: int) -> Callable[..., jax.Array]:
     return _gram_form if gram < direct else _direct_form
 
 
-def _factor(gram: jax.Array, triple: jax.Array, quintic: bool, product: Callable) -> jax.Array:
+def _factor(gram: jax.Array, triple: Any, quintic: bool, product: Callable) -> jax.Array:
     """``b A + c A^2``."""
     power = triple[1] * gram
     return power + triple[2] * product(gram, gram) if quintic else power
@@ -143,41 +143,42 @@ def _factor(gram: jax.Array, triple: jax.Array, quintic: bool, product: Callable
 def _direct_form(x: jax.Array, table: Table, product: Callable) -> jax.Array:
     quintic = any(c for _, _, c in table)
 
-    def advance(x: jax.Array, triple: jax.Array) -> tuple[jax.Array, None]:
+    def advance(x: jax.Array, triple: Any) -> jax.Array:
         factor = _factor(product(x, adjoint(x)), triple, quintic, product)
-        return triple[0] * x + product(factor, x), None
+        return triple[0] * x + product(factor, x)
 
-    return jax.lax.scan(advance, x, _as_array(table, x), unroll=_unrolled(x))[0]
+    return _loop(advance, x, table)
 
 
 def _gram_form(x: jax.Array, table: Table, product: Callable) -> jax.Array:
     quintic = any(c for _, _, c in table)
     identity = jnp.eye(x.shape[-2], dtype=x.dtype)
 
-    def factor(gram: jax.Array, triple: jax.Array) -> jax.Array:
+    def factor(gram: jax.Array, triple: Any) -> jax.Array:
         return triple[0] * identity + _factor(gram, triple, quintic, product)
 
-    def advance(carry: Any, triple: jax.Array) -> tuple[Any, None]:
+    def advance(carry: Any, triple: Any) -> Any:
         accumulated, gram = carry
         p = factor(gram, triple)
-        return (product(p, accumulated), product(p, product(p, gram))), None
+        return product(p, accumulated), product(p, product(p, gram))
 
-    triples = _as_array(table, x)
     gram = product(x, adjoint(x))
-    first = factor(gram, triples[0])
+    first = factor(gram, table[0])
     if len(table) == 1:
         return product(first, x)
     carry = (first, product(first, product(first, gram)))
-    (accumulated, gram), _ = jax.lax.scan(advance, carry, triples[1:-1], unroll=_unrolled(x))
-    return product(product(factor(gram, triples[-1]), accumulated), x)
+    accumulated, gram = _loop(advance, carry, table[1:-1])
+    return product(product(factor(gram, table[-1]), accumulated), x)
 
 
-def _unrolled(x: jax.Array) -> bool:
-    return x.shape[-2] < LARGE
-
-
-def _as_array(table: Table, like: jax.Array) -> jax.Array:
-    return jnp.asarray(table, like.dtype)
+def _loop(advance: Callable[[Any, Any], Any], carry: Any, table: Table) -> Any:
+    matrix = jax.tree.leaves(carry)[0]
+    if matrix.shape[-2] < LARGE or len(table) < 2:
+        return functools.reduce(advance, table, carry)
+    if len(set(table)) == 1:  # numbers in the program, not an array to take them from
+        return jax.lax.fori_loop(0, len(table), lambda _, carry: advance(carry, table[0]), carry)
+    rows = jnp.asarray(table, matrix.dtype)
+    return jax.lax.scan(lambda carry, row: (advance(carry, row), None), carry, rows)[0]
 
 
 def newton_schulz_converged(

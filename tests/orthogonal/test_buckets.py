@@ -161,6 +161,19 @@ def test_large_matrices_find_their_places(x64):
             np.testing.assert_allclose(y, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_many_small_matrices_find_their_places():
+    # More than share a call on a CPU, single ones and stacks.
+    numbers = [Numbers() if i % 3 else Numbers(1, 2) for i in range(15)]
+    shapes = [((2, 3), (3, 2))[i % 2] if i % 3 else (2, 2, 3) for i in range(15)]
+    pairs = [(integers(20 + i, s), n) for i, (s, n) in enumerate(zip(shapes, numbers, strict=True))]
+    recorder = Recorder()
+    for found in (apply(recorder, *pairs), jax.jit(lambda: apply(cube, *pairs))()):
+        for y, (x, n) in zip(found, pairs, strict=True):
+            np.testing.assert_array_equal(y, loop(x, n))
+    lengths = [shape[0] for shape, _ in recorder.calls]
+    assert lengths == ([8, 8, 4] if jax.default_backend() == "cpu" else [20])
+
+
 def test_nothing_to_map():
     assert map_matrices(cube, [], []) == []
 
