@@ -5,7 +5,7 @@ chained from live in the family packages.
 """
 
 from stochopt import compositional, model_building, orthogonal
-from stochopt.compositional import scsc
+from stochopt.compositional import asc_pg, meco, msvr, nasa, scgd, scma, scsc, scst, sox
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
 
@@ -20,7 +20,15 @@ __all__ = [
     "smb",
     "smb_independent",
     # Functions of an expectation
+    "scgd",
+    "asc_pg",
+    "nasa",
+    "scma",
     "scsc",
+    "scst",
+    "sox",
+    "msvr",
+    "meco",
     # Families
     "compositional",
     "model_building",

@@ -51,3 +51,40 @@ def moving_average(old: Any, new: Any, weight: Any) -> Any:
         return jnp.asarray(weight * m.astype(wide) + (1 - weight) * x.astype(wide), m.dtype)
 
     return jax.tree.map(average, old, new)
+
+
+def expand(rows: jax.Array, like: jax.Array) -> jax.Array:
+    """``rows`` with axes of size one behind, to broadcast against ``like`` from the left."""
+    return jnp.expand_dims(rows, tuple(range(rows.ndim, like.ndim)))
+
+
+def zeros_at_least_float32(tree: Any) -> Any:
+    """Zeros of the tree's shapes, float32 or wider; leaves may be abstract."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, at_least_float32(x.dtype)), tree)
+
+
+def corrected(new: Any, old: Any, there: Any, weight: Any) -> Any:
+    """``new + weight * (old - there)`` for each leaf, in the dtype of ``new``.
+
+    Computed in float32 or wider.
+    """
+
+    def correct(x: jax.Array, y: jax.Array, z: jax.Array) -> jax.Array:
+        wide = at_least_float32(x.dtype)
+        difference = weight * (y.astype(wide) - z.astype(wide))
+        return jnp.asarray(x.astype(wide) + difference, x.dtype)
+
+    return jax.tree.map(correct, new, old, there)
+
+
+def add_scaled(tree: Any, factor: Any, other: Any) -> Any:
+    """``tree + factor * other`` for each leaf, in the dtype of ``tree``.
+
+    Computed in float32 or wider.
+    """
+
+    def add(x: jax.Array, y: jax.Array) -> jax.Array:
+        wide = at_least_float32(x.dtype)
+        return jnp.asarray(x.astype(wide) + factor * y.astype(wide), x.dtype)
+
+    return jax.tree.map(add, tree, other)

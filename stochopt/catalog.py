@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import optax
 
 from stochopt.claims import Claim, compositional, gradient_descent, model_building, orthogonal
-from stochopt.compositional import scsc
+from stochopt.compositional import asc_pg, meco, msvr, nasa, scgd, scma, scsc, scst, sox
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
 from stochopt.problems import ORACLES, Problem
 
-# Factory arguments that are fields of a problem: the oracles, and the shapes that go with them.
-_FROM_PROBLEM = (*ORACLES, "inner_shape")
+# Factory arguments that are fields of a problem: the oracles, and the sizes that go with them.
+_FROM_PROBLEM = (*ORACLES, "inner_shape", "num_blocks", "num_sampled")
 
 
 class UnknownMethodError(ValueError):
@@ -29,14 +29,18 @@ class Method:
 
     Attributes:
       name: unique; optax's own methods carry the path below ``optax``.
-      factory: returns the transformation. Arguments named like an oracle (or
-        ``inner_shape``) are taken from the :class:`stochopt.problems.Problem`.
+      factory: returns the transformation. Arguments named like an oracle (or ``inner_shape``,
+        ``num_blocks``, ``num_sampled``) are taken from the :class:`stochopt.problems.Problem`.
       family: heading of the list.
       summary: one line.
       paper: authors, year and where to read it.
       defaults: hyper-parameters that differ from the factory's own or that it has no default for.
       gradient_of: the oracle whose gradient is fed to ``update``; ``None`` for an estimator, which
         calls its oracles itself.
+      takes: what ``update`` gets as ``batch``: the problem's ``"batch"``, or its view ``"blocks"``
+        (with ``block_indices``) or ``"data"``.
+      independent_jacobian: whether experiments draw a second batch for the Jacobian of the inner
+        function (``jacobian_batch``, and its blocks), for a method that needs independence.
       gradient_counter: name in the state that counts gradient evaluations; ``None`` means that
         every update costs one.
       eval_params: ``eval_params(state, params)``, the point to evaluate.
@@ -54,6 +58,8 @@ class Method:
     paper: str
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     gradient_of: str | None = "loss"
+    takes: Literal["batch", "blocks", "data"] = "batch"
+    independent_jacobian: bool = False
     gradient_counter: str | None = None
     eval_params: Callable[[Any, Any], Any] = lambda state, params: params
     estimates: Mapping[str, Callable[[Any], Any]] = dataclasses.field(default_factory=dict)
@@ -69,7 +75,8 @@ class Method:
     def oracles(self) -> tuple[str, ...]:
         """Every oracle that a problem must offer."""
         bound = (name for name in self.bound if name in ORACLES)
-        return tuple(filter(None, (self.gradient_of, *bound)))
+        view = None if self.takes == "batch" else self.takes
+        return tuple(filter(None, (self.gradient_of, *bound, view)))
 
     @property
     def hyperparams(self) -> dict[str, Any]:
@@ -107,6 +114,14 @@ def inverse_sqrt(start: float, knee: float) -> optax.Schedule:
 # From the paper's step size downwards: with its limit of 20 the automatic step size grows, once the
 # loss is tiny, until a step kills every unit of a ReLU network.
 _ADJUSTED = {"adjust_every": 20, "max_learning_rate": 1.0}
+
+# Their theorems ask for rates that fall like 1 / sqrt(t); a constant one leaves a bias.
+_FALLING = {"learning_rate": inverse_sqrt(0.05, 100), "tracker_rate": inverse_sqrt(0.2, 10)}
+
+Estimates = Mapping[str, Callable[[Any], Any]]
+_INNER: Estimates = {"inner": lambda state: optax.tree.get(state, "tracked_value")}
+_AVERAGED: Estimates = {"gradient": lambda state: optax.tree.get(state, "averaged_direction")}
+_CORRECTED: Estimates = {"gradient": lambda state: optax.tree.get(state, "direction")}
 
 METHODS = (
     Method(
@@ -160,16 +175,108 @@ METHODS = (
         seeds="map",
     ),
     Method(
+        name="scgd",
+        factory=scgd,
+        family="compositional",
+        summary="a function of an expectation, inner value by a moving average",
+        paper="Wang, Fang, Liu 2017, arXiv:1411.3803",
+        defaults=_FALLING,
+        gradient_of=None,
+        estimates=_INNER,
+        claims=compositional.SCGD,
+    ),
+    Method(
+        name="asc_pg",
+        factory=asc_pg,
+        family="compositional",
+        summary="the same with samples at an extrapolated point",
+        paper="Wang, Liu, Fang 2017, arXiv:1607.07329",
+        defaults=_FALLING,
+        gradient_of=None,
+        estimates=_INNER,
+        claims=compositional.ASC_PG,
+    ),
+    Method(
+        name="nasa",
+        factory=nasa,
+        family="compositional",
+        summary="one time scale for point, direction and inner value; constraints",
+        paper="Ghadimi, Ruszczynski, Wang 2020, arXiv:1812.01094",
+        defaults={"step": inverse_sqrt(0.1, 100), "curvature": 10.0},
+        gradient_of=None,
+        estimates={**_INNER, **_AVERAGED},
+        claims=compositional.NASA,
+    ),
+    Method(
+        name="scma",
+        factory=scma,
+        family="compositional",
+        summary="moving averages of inner value and direction",
+        paper="Ghadimi, Ruszczynski, Wang 2020, arXiv:1812.01094",
+        defaults={**_FALLING, "direction_rate": inverse_sqrt(0.2, 10)},
+        gradient_of=None,
+        estimates={**_INNER, **_AVERAGED},
+        claims=compositional.SCMA,
+    ),
+    Method(
         name="scsc",
         factory=scsc,
         family="compositional",
         summary="a function of an expectation, inner value tracked with correction",
         paper="Chen, Sun, Yin 2021, arXiv:2008.10847",
-        # Its theorem asks for rates that fall like 1 / sqrt(t); a constant one leaves a bias.
-        defaults={"learning_rate": inverse_sqrt(0.05, 100), "tracker_rate": inverse_sqrt(0.2, 10)},
+        defaults=_FALLING,
         gradient_of=None,
-        estimates={"inner": lambda state: optax.tree.get(state, "tracked_value")},
+        estimates=_INNER,
         claims=compositional.SCSC,
+    ),
+    Method(
+        name="scst",
+        factory=scst,
+        family="compositional",
+        summary="variance reduction of inner value and direction",
+        paper="Chen, Zhou 2019, arXiv:1902.02715",
+        defaults={**_FALLING, "direction_rate": inverse_sqrt(0.2, 10)},
+        gradient_of=None,
+        independent_jacobian=True,
+        estimates={**_INNER, **_CORRECTED},
+        claims=compositional.SCST,
+    ),
+    Method(
+        name="sox",
+        factory=sox,
+        family="compositional",
+        summary="a mean of functions of expectations, a table of inner values",
+        paper="Wang, Yang 2022, arXiv:2202.12396",
+        defaults={**_FALLING, "direction_rate": inverse_sqrt(0.2, 10)},
+        gradient_of=None,
+        takes="blocks",
+        estimates={**_INNER, **_AVERAGED},
+        claims=compositional.SOX,
+    ),
+    Method(
+        name="msvr",
+        factory=msvr,
+        family="compositional",
+        summary="the same with variance reduction of table and direction",
+        paper="Jiang et al. 2022, arXiv:2207.08540",
+        defaults={**_FALLING, "direction_rate": inverse_sqrt(0.2, 10)},
+        gradient_of=None,
+        takes="blocks",
+        independent_jacobian=True,
+        estimates={**_INNER, **_CORRECTED},
+        claims=compositional.MSVR,
+    ),
+    Method(
+        name="meco",
+        factory=meco,
+        family="compositional",
+        summary="maximum likelihood for unnormalized models",
+        paper="Jiang et al. 2023, arXiv:2306.07485",
+        defaults={**_FALLING, "direction_rate": inverse_sqrt(0.2, 10)},
+        gradient_of=None,
+        takes="data",
+        estimates={**_INNER, **_AVERAGED},
+        claims=compositional.MECO,
     ),
 )
 

@@ -19,7 +19,8 @@ def tree_problem(make_params, objective=None):
     """A problem over ``make_params()`` that offers every oracle any method may ask for.
 
     ``objective(params) -> scalar`` is deterministic; a batch scales it by a number near one. The
-    inner value is the objective itself and the outer function the identity, so that all methods
+    inner value is the objective itself and the outer function the identity; three blocks share it,
+    and it is the negative log density of a model whose normalization is constant. So all methods
     minimize the same thing.
     """
     if objective is None:
@@ -39,6 +40,12 @@ def tree_problem(make_params, objective=None):
         loss=loss,
         inner=loss,
         outer=lambda value, params, batch: value,
+        num_blocks=3,
+        blocks=lambda batch: (jnp.asarray([2, 0]), batch * jnp.ones(2)),
+        data=lambda batch: jnp.stack([batch, batch]),
+        log_density=lambda params, x: -loss(params, x),
+        log_noise_density=lambda x: jnp.zeros_like(x),
+        sample_noise=lambda key: jnp.zeros([]),
     )
 
 

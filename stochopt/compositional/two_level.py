@@ -9,7 +9,8 @@ import optax
 
 from stochopt import _tree
 from stochopt._checks import check_range, require_extra, require_params, require_whole_tree
-from stochopt.compositional.trackers import Tracker, recursive_tracker
+from stochopt.compositional.oracles import check_scalar, check_shapes
+from stochopt.compositional.trackers import Sample, Tracker
 
 #: ``inner(params, batch) -> y``, the batch mean of the inner function; any pytree of arrays.
 Inner = Callable[[Any, Any], Any]
@@ -21,12 +22,19 @@ class EstimateCompositionalState(NamedTuple):
     """State of :func:`estimate_compositional`."""
 
     count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=int32
-    tracker: Any  # the tracker's own state
+    tracked_value: Any  # u, like the inner value, float32 or wider
+    previous_params: Any  # like params, or None where nothing needs it
+    direction: Any  # like params, or None without direction_rate
     estimated_value: jax.Array  # f at the tracked value; shape=(), float32 or wider
 
 
 def estimate_compositional(
-    inner: Inner, outer: Outer, *, tracker: Tracker, inner_shape: Any
+    inner: Inner,
+    outer: Outer,
+    *,
+    tracker: Tracker,
+    inner_shape: Any,
+    direction_rate: optax.ScalarOrSchedule | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Estimates the gradient of a function of an expectation.
 
@@ -36,7 +44,14 @@ def estimate_compositional(
 
     .. math::
 
-       d_t = J_{g_{\zeta'}}(x_t)^T \, \nabla_u f_\xi(u_t, x_t) + \nabla_x f_\xi(u_t, x_t).
+       d_t = z_t(x_t, u_t), \qquad
+       z_t(x, u) = J_{g_{\zeta'}}(x)^T \, \nabla_u f_\xi(u, x) + \nabla_x f_\xi(u, x).
+
+    With ``direction_rate`` :math:`\beta` the direction is tracked as well, recursively:
+
+    .. math:: d_t = z_t(x_t, u_t) + (1 - \beta_t) \left(d_{t-1} - z_t(x_{t-1}, u_{t-1})\right).
+
+    To average it instead, chain :func:`stochopt.compositional.average_direction` behind.
 
     This is an *estimator*: ``update`` ignores the incoming ``updates`` (they may be ``None`` in a
     plain chain), evaluates the oracles at ``params`` and returns a gradient, so it stands first in
@@ -54,18 +69,26 @@ def estimate_compositional(
       tracker: how the inner value is tracked, such as
         :func:`stochopt.compositional.recursive_tracker`.
       inner_shape: ``jax.eval_shape(inner, params, batch)``, the shapes and dtypes of ``y``.
+      direction_rate: :math:`\beta` in (0, 1], the weight on the new direction; a number or a
+        schedule. ``None`` does not track the direction.
 
     Returns:
       The estimator. Its state holds ``estimated_value``, the objective at the tracked value.
 
     Raises:
       TypeError: ``update`` got no ``batch``, or ``params`` with masked leaves.
+      ValueError: ``inner`` returns other shapes than ``inner_shape``, or ``outer`` no scalar.
     """
+    check_range("direction_rate", 1.0 if direction_rate is None else direction_rate, "(0, 1]")
+    keeps_previous = tracker.keeps_previous or direction_rate is not None
 
     def init_fn(params: optax.Params) -> EstimateCompositionalState:
+        # What is not read before the first update has written it: zeros do.
         return EstimateCompositionalState(
             count=jnp.zeros([], jnp.int32),
-            tracker=tracker.init(params, inner_shape),
+            tracked_value=_tree.zeros_at_least_float32(inner_shape),
+            previous_params=optax.tree.zeros_like(params) if keeps_previous else None,
+            direction=None if direction_rate is None else optax.tree.zeros_like(params),
             estimated_value=jnp.zeros([], _tree.scalar_dtype(*jax.tree.leaves(inner_shape))),
         )
 
@@ -84,93 +107,43 @@ def estimate_compositional(
         require_extra("estimate_compositional", "batch", batch, "batch=batch")
 
         inner_at = lambda point: inner(point, batch)
-        if jacobian_batch is None:
-            sample, pullback = jax.vjp(inner_at, params)
-        else:
-            sample = inner_at(params)
-            _, pullback = jax.vjp(lambda point: inner(point, jacobian_batch), params)
-        tracked, tracker_state = tracker.update(
-            state.tracker, state.count, params, sample, inner_at
+        through_at = (
+            inner_at if jacobian_batch is None else lambda point: inner(point, jacobian_batch)
         )
-        at = optax.tree.cast_like(tracked, sample)
-        value, (slope, direct) = jax.value_and_grad(outer, argnums=(0, 1))(at, params, batch)
-        (through_inner,) = pullback(slope)
-        # Conjugated, as optax wants complex gradients; nothing changes for real ones.
-        gradient = optax.tree.conj(optax.tree.add(through_inner, direct))
-        return gradient, EstimateCompositionalState(
+
+        def direction_at(point: Any, tracked: Any, linearized: Any) -> tuple[jax.Array, Any]:
+            sample, pullback = linearized
+            at = optax.tree.cast_like(tracked, sample)
+            value, (slope, direct) = jax.value_and_grad(outer, argnums=(0, 1))(at, point, batch)
+            (through_inner,) = pullback(tracker.cotangent(tracked, sample, slope))
+            # Conjugated, as optax wants complex gradients; nothing changes for real ones.
+            return value, optax.tree.conj(optax.tree.add(through_inner, direct))
+
+        linearized = jax.vjp(through_at, params)
+        value = linearized[0] if jacobian_batch is None else inner_at(params)
+        check_shapes("inner", value, inner_shape, "inner_shape")
+        first = state.count == 0
+        previous = None
+        if keeps_previous:
+            # On first touch both points coincide: the old sample is finite wherever the new is.
+            previous = optax.tree.where(first, params, state.previous_params)
+        sample = Sample(value, inner_at, params, previous, first, state.count)
+        tracked, kept = tracker.update(state.tracked_value, sample)
+        check_scalar("outer", jax.eval_shape(outer, value, params, batch))
+        estimated_value, direction = direction_at(params, tracked, linearized)
+        if direction_rate is not None:
+            before = optax.tree.where(first, tracked, state.tracked_value)
+            _, there = direction_at(previous, before, jax.vjp(through_at, previous))
+            weight = direction_rate(state.count) if callable(direction_rate) else direction_rate
+            weight = jnp.where(first, 1.0, weight)
+            direction = _tree.corrected(direction, state.direction, there, 1 - weight)
+        return direction, EstimateCompositionalState(
             count=optax.safe_increment(state.count),
-            tracker=tracker_state,
-            # A copy: an outer function may return its argument, which the tracker keeps.
-            estimated_value=jnp.array(value, state.estimated_value.dtype),
+            tracked_value=kept,
+            previous_params=_tree.copy(params) if keeps_previous else None,
+            direction=None if direction_rate is None else _tree.copy(direction),
+            # A copy: an outer function may return its argument, which the state keeps.
+            estimated_value=jnp.array(estimated_value, state.estimated_value.dtype),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def scsc(
-    inner: Inner,
-    outer: Outer,
-    learning_rate: optax.ScalarOrSchedule = 0.01,
-    *,
-    tracker_rate: optax.ScalarOrSchedule = 0.1,
-    inner_shape: Any,
-) -> optax.GradientTransformationExtraArgs:
-    r"""SCSC, the stochastically corrected stochastic compositional gradient method.
-
-    Minimizes :math:`F(x) = f(E_\zeta g_\zeta(x))` with one batch a step:
-
-    .. math::
-
-       u_t &= (1 - \beta_t)\left(u_{t-1} - g_\zeta(x_{t-1})\right) + g_\zeta(x_t) \\
-       x_{t+1} &= x_t - \alpha_t \, J_{g_\zeta}(x_t)^T \nabla f_\xi(u_t)
-
-    It is ``chain(estimate_compositional(...), scale_by_learning_rate(...))``; to drive another
-    step, such as Adam's, chain :func:`stochopt.compositional.estimate_compositional` with it.
-    With :math:`\alpha_t, \beta_t \propto 1 / \sqrt{T}` the average of
-    :math:`E\|\nabla F(x_t)\|^2` over :math:`T` steps is :math:`O(T^{-1/2})`. The ratio
-    :math:`\beta / \alpha` governs stability. Cost a step: two forward passes and one backward pass
-    of ``inner``; memory: the inner value and one copy of ``params``.
-
-    Args:
-      inner: ``inner(params, batch) -> y``.
-      outer: ``outer(y, params, batch) -> scalar``.
-      learning_rate: :math:`\alpha \ge 0`, a number or a schedule.
-      tracker_rate: :math:`\beta` in (0, 1], weight on the new sample; a number or a schedule.
-      inner_shape: ``jax.eval_shape(inner, params, batch)``.
-
-    Returns:
-      The optimizer; ``update`` needs the extra argument ``batch``.
-
-    Raises:
-      ValueError: a hyper-parameter is out of range.
-      TypeError: ``update`` got no ``batch``.
-
-    Examples:
-      >>> import jax, jax.numpy as jnp, optax, stochopt
-      >>> inner = lambda x, noise: (1.0 + noise) * x      # E inner = x
-      >>> outer = lambda y, x, noise: jnp.sum((y - 1.0) ** 2)
-      >>> params, key = jnp.zeros(3), jax.random.key(0)
-      >>> shape = jax.eval_shape(inner, params, 0.0)
-      >>> optimizer = stochopt.scsc(inner, outer, 0.05, tracker_rate=0.1, inner_shape=shape)
-      >>> state = optimizer.init(params)
-      >>> @jax.jit
-      ... def step(params, state, noise):
-      ...     updates, state = optimizer.update(None, state, params, batch=noise)
-      ...     return optax.apply_updates(params, updates), state
-      >>> for noise in jax.random.normal(key, (300,)):
-      ...     params, state = step(params, state, noise)
-      >>> bool(jnp.all(jnp.abs(params - 1.0) < 0.2))  # the naive gradient: 0.5
-      True
-
-    References:
-      Chen, Sun, Yin, `Solving Stochastic Compositional Optimization is Nearly as Easy as Solving
-      Stochastic Optimization <https://arxiv.org/abs/2008.10847>`_, 2021
-    """
-    check_range("learning_rate", learning_rate, "[0, inf)")
-    check_range("tracker_rate", tracker_rate, "(0, 1]")
-    return optax.chain(
-        estimate_compositional(
-            inner, outer, tracker=recursive_tracker(tracker_rate), inner_shape=inner_shape
-        ),
-        optax.scale_by_learning_rate(learning_rate),
-    )

@@ -81,6 +81,8 @@ def measure_claim(
         name=name or method.name,
         on_progress=on_progress,
         gradient_of=method.gradient_of,
+        takes=method.takes,
+        independent_jacobian=method.independent_jacobian,
         gradient_counter=method.gradient_counter,
         eval_params=method.eval_params,
         estimates=method.estimates,

@@ -27,16 +27,30 @@ EachUpdate = Callable[[Any, Any, Any], dict[str, jax.Array]]
 
 
 def gradient_and_extras(
-    problem: Problem, method: Method, params: Any, batch: Any
+    problem: Problem, method: Method, params: Any, batch: Any, key: jax.Array | None = None
 ) -> tuple[Any, dict[str, Any]]:
     """What ``update`` gets: the incoming ``updates`` and every extra argument of the vocabulary."""
     if method.gradient_of is None:
-        return optax.tree.zeros_like(params), {"batch": batch}
+        extras = {"key": key, **_views(problem, method, batch)}
+        if method.independent_jacobian and key is not None:
+            other = _views(problem, method, problem.sample(key))
+            extras |= {f"jacobian_{name}": view for name, view in other.items()}
+        return optax.tree.zeros_like(params), extras
     oracle = getattr(problem, method.gradient_of)
     value_fn = lambda point: oracle(point, batch)
     value, grad = jax.value_and_grad(value_fn)(params)
     grad = optax.tree.conj(grad)  # as optax wants complex gradients; nothing changes for real ones
     return grad, {"value": value, "grad": grad, "value_fn": value_fn, "batch": batch}
+
+
+def _views(problem: Problem, method: Method, batch: Any) -> dict[str, Any]:
+    """A batch as the method takes it."""
+    if problem.blocks is not None and method.takes == "blocks":
+        indices, block_batch = problem.blocks(batch)
+        return {"batch": block_batch, "block_indices": indices}
+    if problem.data is not None and method.takes == "data":
+        return {"batch": problem.data(batch)}
+    return {"batch": batch}
 
 
 class _Carry(NamedTuple):
@@ -105,7 +119,9 @@ class Program:
             def step(t: jax.Array, carry: _Carry) -> _Carry:
                 params, state, diverged_at, sums = carry
                 batch = problem.sample(jax.random.fold_in(key, t))
-                grad, extras = gradient_and_extras(problem, method, params, batch)
+                # For what a method draws by itself; no batch has such a number.
+                own_key = jax.random.fold_in(key, t.astype(jnp.uint32) + 2**31)
+                grad, extras = gradient_and_extras(problem, method, params, batch, own_key)
                 point = method.eval_params(state, params)
                 updates, state = optimizer.update(grad, state, params, **extras)
                 sums = optax.tree.add(sums, each_update(point, params, state))

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable
 
+from stochopt.problems.causal_gaussian import causal_gaussian
+from stochopt.problems.coupled_least_squares import coupled_least_squares
 from stochopt.problems.digits import digits, digits_cnn
+from stochopt.problems.entropic_risk import entropic_risk
 from stochopt.problems.friedman import friedman
+from stochopt.problems.log_partition import log_partition
 from stochopt.problems.logistic import logistic
 from stochopt.problems.matrix_regression import matrix_regression
 from stochopt.problems.noisy_quadratic import noisy_quadratic
 from stochopt.problems.nonconvex import cosine, polyak_lojasiewicz
 from stochopt.problems.phase_retrieval import phase_retrieval
+from stochopt.problems.portfolio import portfolio
 from stochopt.problems.problem import ORACLES, Problem
 from stochopt.problems.quadratic_composition import quadratic_composition
 from stochopt.problems.text import text
@@ -16,15 +21,20 @@ from stochopt.problems.tilted import tilted
 
 #: What the command line can race on: name to factory.
 PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "causal-gaussian": causal_gaussian,
     "cosine": cosine,
+    "coupled-least-squares": coupled_least_squares,
     "digits": digits,
     "digits-cnn": digits_cnn,
+    "entropic-risk": entropic_risk,
     "friedman": friedman,
+    "log-partition": log_partition,
     "logistic": logistic,
     "matrix-regression": matrix_regression,
     "noisy-quadratic": noisy_quadratic,
     "phase-retrieval": phase_retrieval,
     "polyak-lojasiewicz": polyak_lojasiewicz,
+    "portfolio": portfolio,
     "quadratic-composition": quadratic_composition,
     "text": text,
 }
@@ -33,15 +43,20 @@ __all__ = [
     "ORACLES",
     "PROBLEMS",
     "Problem",
+    "causal_gaussian",
     "cosine",
+    "coupled_least_squares",
     "digits",
     "digits_cnn",
+    "entropic_risk",
     "friedman",
+    "log_partition",
     "logistic",
     "matrix_regression",
     "noisy_quadratic",
     "phase_retrieval",
     "polyak_lojasiewicz",
+    "portfolio",
     "quadratic_composition",
     "text",
     "tilted",

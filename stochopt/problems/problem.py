@@ -10,7 +10,7 @@ Params = Any
 Batch = Any
 
 #: Functions of a :class:`Problem` that a method may need.
-ORACLES = ("loss", "inner", "outer")
+ORACLES = ("loss", "inner", "outer", "log_density", "log_noise_density", "sample_noise")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,8 +31,18 @@ class Problem:
       target: the value of ``objective`` that counts as solved.
       loss: ``loss(params, batch) -> scalar``. Where ``inner`` and ``outer`` exist this is the naive
         plug-in loss ``outer(inner(params, batch), params, batch)``, whose gradient is biased.
-      inner: ``inner(params, batch) -> y``, the batch mean of an inner function.
-      outer: ``outer(y, params, batch) -> scalar``.
+      inner: ``inner(params, batch) -> y``, the batch mean of an inner function; of a coupled
+        problem, that of one block on its own batch.
+      outer: ``outer(y, params, batch) -> scalar``; of a coupled problem, for one block.
+      num_blocks: :math:`n` of a coupled problem, the mean over :math:`n` blocks of
+        ``outer(E inner)``.
+      blocks: ``blocks(batch) -> (block_indices, block_batch)`` of a coupled problem: which blocks a
+        batch holds, and what it holds of each, with a leading axis over these blocks.
+      data: ``data(batch)`` of a model given by ``log_density``: the observed points of a batch, on a
+        leading axis.
+      log_density: ``log_density(params, x) -> log p``, of one point, up to a constant.
+      log_noise_density: ``log_noise_density(x) -> log q``, normalized, of one point.
+      sample_noise: ``sample_noise(key) -> x``, one point drawn from q.
       levels: named values of ``objective`` worth a line in a picture, such as a predicted limit.
       optimum: a minimizer, where one is known.
       exact: name to ``function(params)``, the noiseless quantities that experiments compare with:
@@ -55,6 +65,12 @@ class Problem:
     loss: Callable[[Params, Batch], jax.Array] | None = None
     inner: Callable[[Params, Batch], Any] | None = None
     outer: Callable[[Any, Params, Batch], jax.Array] | None = None
+    num_blocks: int | None = None
+    blocks: Callable[[Batch], tuple[jax.Array, Batch]] | None = None
+    data: Callable[[Batch], Any] | None = None
+    log_density: Callable[[Params, Any], jax.Array] | None = None
+    log_noise_density: Callable[[Any], jax.Array] | None = None
+    sample_noise: Callable[[jax.Array], Any] | None = None
     levels: Mapping[str, float] = dataclasses.field(default_factory=dict)
     optimum: Params | None = None
     exact: Mapping[str, Callable[[Params], Any]] = dataclasses.field(default_factory=dict)
@@ -64,13 +80,26 @@ class Problem:
 
     @property
     def inner_shape(self) -> Any:
-        """Shapes and dtypes of the inner value, or ``None`` without an ``inner``."""
-        inner = self.inner
+        """Shapes and dtypes of the inner value (of one block), or ``None`` without an ``inner``."""
+        inner, blocks = self.inner, self.blocks
         if inner is None:
             return None
-        return jax.eval_shape(
-            lambda key: inner(self.init(key), self.sample(key)), jax.random.key(0)
-        )
+
+        def value(key: jax.Array) -> Any:
+            batch = self.sample(key)
+            if blocks is not None:
+                batch = jax.tree.map(lambda x: x[0], blocks(batch)[1])
+            return inner(self.init(key), batch)
+
+        return jax.eval_shape(value, jax.random.key(0))
+
+    @property
+    def num_sampled(self) -> int | None:
+        """How many blocks a batch of a coupled problem holds, ``None`` of any other."""
+        blocks = self.blocks
+        if blocks is None:
+            return None
+        return len(jax.eval_shape(lambda key: blocks(self.sample(key))[0], jax.random.key(0)))
 
     def missing(self, oracles: tuple[str, ...]) -> list[str]:
         """The names among ``oracles`` that this problem does not offer."""
