@@ -100,6 +100,7 @@ def log_partition(
         loss=lambda params, batch: outer(inner(params, batch), params, batch),
         inner=inner,
         outer=outer,
+        data=lambda batch: batch[0],
         log_density=log_density,
         log_noise_density=log_noise_density,
         sample_noise=sample_noise,

@@ -51,9 +51,7 @@ def portfolio(
     def portfolio_returns(weights: jax.Array, noise: jax.Array) -> jax.Array:
         return jnp.dot(mean, weights) + noise @ (factor.T @ weights)
 
-    def inner(
-        params: jax.Array, batch: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
+    def inner(params: jax.Array, batch: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         noise, _ = batch
         return params, jnp.mean(portfolio_returns(params, noise))
 
