@@ -92,7 +92,8 @@ def entropic_risk(
         return jnp.mean(jax.vmap(plug_in)(batch))
 
     def exact_inner(params: jax.Array) -> jax.Array:
-        return constants + jnp.sum(jnp.square(params - centers), axis=1) / (2 * margins)
+        squares = jnp.sum(jnp.square(params - centers), axis=1)
+        return squares / (2 * margins) + constants
 
     def metrics(params: jax.Array) -> dict[str, jax.Array]:
         squared_distance = jnp.sum(jnp.square(params - optimum))

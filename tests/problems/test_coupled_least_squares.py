@@ -80,6 +80,17 @@ def test_inner_values_by_monte_carlo(x64, name):
     for block in range(problem.num_blocks):
         mine = errors[np.asarray(blocks) == block]
         assert abs(mine.mean()) < 5 * np.sqrt(variance / mine.size)
+    # Of all blocks together the mean is sharper.
+    assert abs(errors.mean()) < 5 * np.sqrt(variance / errors.size) < 0.04
+
+
+@each_problem
+def test_inner_values_without_noise(x64, name):
+    problem = COUPLED[name]
+    x = jnp.linspace(-1, 1, len(problem.optimum))
+    at = lambda block: problem.inner(x, (block, jnp.zeros_like(x), jnp.zeros([])))
+    values = jax.vmap(at)(jnp.arange(problem.num_blocks))
+    np.testing.assert_allclose(problem.exact["inner"](x), values, rtol=1e-9, atol=1e-12)
 
 
 @each_problem
