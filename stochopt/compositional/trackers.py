@@ -299,8 +299,9 @@ def _log_domain(logits: Callable[[jax.Array, jax.Array], jax.Array], check: bool
 
         def track(nu: jax.Array, new: jax.Array) -> jax.Array:
             odds = logits(nu, sample.count)
-            old, fresh = jax.nn.log_sigmoid(-odds) + nu, jax.nn.log_sigmoid(odds) + new
-            return jnp.logaddexp(old, fresh.astype(nu.dtype)).astype(nu.dtype)
+            old = jax.nn.log_sigmoid(-odds) + nu
+            fresh = jax.nn.log_sigmoid(odds) + new.astype(nu.dtype)
+            return jnp.logaddexp(old, fresh).astype(nu.dtype)
 
         new = jax.tree.map(track, tracked, sample.value)
         return _twice(_touched(sample, new, tracked))
