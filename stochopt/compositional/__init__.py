@@ -8,6 +8,7 @@ from stochopt.compositional.coupled import (
 )
 from stochopt.compositional.coupled_chains import msvr, sox
 from stochopt.compositional.meco import EstimateLikelihoodState, estimate_likelihood, meco
+from stochopt.compositional.multi_level import EstimateMultiLevelState, estimate_multi_level
 from stochopt.compositional.sampling import sample_blocks
 from stochopt.compositional.steps import (
     AverageDirectionState,
@@ -46,6 +47,8 @@ __all__ = [
     # Estimators
     "estimate_compositional",
     "EstimateCompositionalState",
+    "estimate_multi_level",
+    "EstimateMultiLevelState",
     "estimate_coupled",
     "estimate_rows",
     "EstimateCoupledState",

@@ -241,6 +241,18 @@ def test_extrapolation_forgets_an_error_of_a_linear_function(x64, seed, rate):
     assert np.max(np.abs(error[0])) > 0
 
 
+@with_x64
+@given(seed=st.integers(0, 2**16), rate=st.floats(0.05, 1.0))
+def test_extrapolated_samples_of_a_curved_function(x64, seed, rate):
+    path, noise = walk(seed, reach=0.3)
+    found = used(extrapolated, noisy, rate, path, noise)
+    expected = np.sin(path[0]) + noise[0]
+    for t in range(1, len(path)):
+        ahead = (1 - 1 / rate) * path[t - 1] + path[t] / rate
+        expected = (1 - rate) * expected + rate * (np.sin(ahead) + noise[t])
+        np.testing.assert_allclose(found[t], expected, rtol=1e-11, atol=1e-11)
+
+
 # In the log domain.
 
 
