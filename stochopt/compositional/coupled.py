@@ -88,7 +88,8 @@ def estimate_coupled(
       direction_rate: :math:`\beta` in (0, 1], the weight on the new direction; a number or a
         schedule. ``None`` does not track the direction.
       table_sharding: layout of the table along its first axis, on a mesh with automatic or
-        explicit axes; ``None`` leaves it to the device (or the compiler) that runs ``init``.
+        explicit axes; ``None`` leaves it to the device (or the compiler) that runs ``init``. On
+        explicit axes an ``update`` that is not compiled wants ``jax.set_mesh``, as ``jax.grad``.
       check: whether to raise when an index is negative, repeated or too large; a compiled step has
         to be wrapped with ``jax.experimental.checkify.checkify``.
 
@@ -110,8 +111,12 @@ def estimate_coupled(
         return jax.vmap(inner, in_axes=(None, 0))(params, batch)
 
     def outer_rows(values: Any, params: Any, batch: Any) -> jax.Array:
-        check_scalar("outer", jax.eval_shape(outer, *_first_row((values, batch), params)))
-        return jax.vmap(outer, in_axes=(0, None, 0))(values, params, batch)
+        def outer_row(value: Any, params: Any, batch_i: Any) -> jax.Array:
+            result = outer(value, params, batch_i)
+            check_scalar("outer", result)
+            return result
+
+        return jax.vmap(outer_row, in_axes=(0, None, 0))(values, params, batch)
 
     return estimate_rows(
         inner_rows,
@@ -123,12 +128,6 @@ def estimate_coupled(
         table_sharding=table_sharding,
         check=check,
     )
-
-
-def _first_row(rows: tuple[Any, Any], params: Any) -> tuple[Any, Any, Any]:
-    cut = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-    values, batch = jax.tree.map(cut, rows)
-    return values, params, batch
 
 
 def estimate_rows(
@@ -163,15 +162,13 @@ def estimate_rows(
     keeps_previous = tracker.keeps_previous or direction_rate is not None
 
     def init_fn(params: optax.Params) -> EstimateCoupledState:
-        rows = lambda x: jax.ShapeDtypeStruct((num_blocks, *x.shape), x.dtype)
-        tables = _tree.zeros_at_least_float32(jax.tree.map(rows, inner_shape))
-        visited = jnp.zeros([num_blocks], bool)
-        if table_sharding is not None:
-            tables, visited = table.placed((tables, visited), table_sharding)
+        zeros = lambda shape, dtype: table.zeros(num_blocks, shape, dtype, table_sharding)
         return EstimateCoupledState(
             count=jnp.zeros([], jnp.int32),
-            visited=visited,
-            tracked_value=tables,
+            visited=zeros((), bool),
+            tracked_value=jax.tree.map(
+                lambda x: zeros(x.shape, _tree.at_least_float32(x.dtype)), inner_shape
+            ),
             previous_params=optax.tree.zeros_like(params) if keeps_previous else None,
             direction=None if direction_rate is None else optax.tree.zeros_like(params),
             estimated_value=jnp.zeros([], _tree.scalar_dtype(*jax.tree.leaves(inner_shape))),
@@ -217,15 +214,14 @@ def estimate_rows(
 
         def direction_at(point: Any, tracked: Any, linearized: Any) -> tuple[jax.Array, Any]:
             sample, pullback = linearized
-
-            def mean_outer(values: Any, point: Any) -> jax.Array:
-                return jnp.sum(weights * outer_rows(values, point, other_batch))
-
             at = optax.tree.cast_like(tracked, sample)
-            value, (slope, direct) = jax.value_and_grad(mean_outer, argnums=(0, 1))(at, point)
+            outer_at = lambda values, point: outer_rows(values, point, other_batch)
+            values, slopes = jax.vjp(outer_at, at, point)
+            check_shapes("outer", values, weights, "the number of blocks")
+            slope, direct = slopes(weights.astype(values.dtype))
             (through_inner,) = pullback(tracker.cotangent(tracked, sample, slope))
             # Conjugated, as optax wants complex gradients; nothing changes for real ones.
-            return value, optax.tree.conj(optax.tree.add(through_inner, direct))
+            return jnp.sum(weights * values), optax.tree.conj(optax.tree.add(through_inner, direct))
 
         linearized = jax.vjp(through_at, params)
         value = linearized[0] if jacobian_batch is None else inner_at(params)

@@ -28,20 +28,27 @@ class Rows(NamedTuple):
         """Rows of the second set after those of the first have become ``own``."""
 
         def choose(new: jax.Array, old: jax.Array) -> jax.Array:
-            return jnp.where(_tree.expand(self.shared, old), new[self.position], old)
+            new = _replicated(new)[self.position]
+            return jnp.where(_tree.expand(self.shared, old), new, old)
 
         return jax.tree.map(choose, own, self.other)
 
 
 def look_up(tables: tuple[Any, jax.Array], indices: jax.Array, other: Any) -> tuple[Rows, Rows]:
-    """The rows of both sets, gathered at once; for the tables and for the visits."""
-    together = indices if other is indices else jnp.concatenate([indices, other])
+    """The rows of both sets, gathered at once; for the tables and for the visits.
+
+    An index beyond the end has a row of zeros, never visited and never shared.
+    """
+    _, visits = tables
+    same, indices, other = other is indices, _replicated(indices), _replicated(other)
+    together = indices if same else jnp.concatenate([indices, other])
     found = jax.tree.map(lambda t: _gather(t, together), tables)
-    if other is indices:
-        position, shared = jnp.arange(len(indices)), jnp.ones(len(indices), bool)
+    inside = other < len(visits)
+    if same:
+        position, shared = jnp.arange(len(indices)), inside
         own = others = found
     else:
-        match = other[:, None] == indices[None, :]
+        match = (other[:, None] == indices[None, :]) & inside[:, None]
         position, shared = jnp.argmax(match, axis=1), jnp.any(match, axis=1)
         own = jax.tree.map(lambda x: x[: len(indices)], found)
         others = jax.tree.map(lambda x: x[len(indices) :], found)
@@ -73,28 +80,38 @@ def write(tables: Any, indices: jax.Array, rows: Any) -> Any:
 
 
 def _gather(t: jax.Array, indices: jax.Array) -> jax.Array:
-    sharding = jax.typeof(t).sharding
-    if sharding.mesh.empty:
-        return t.at[indices].get(mode="clip")
-    rows = jax.NamedSharding(sharding.mesh, jax.P(*[None] * t.ndim))
-    return t.at[indices].get(mode="clip", out_sharding=rows)
+    mesh = jax.typeof(t).sharding.mesh
+    options: Any = {} if mesh.empty else {"out_sharding": _whole(mesh, t.ndim)}
+    return t.at[indices].get(mode="fill", fill_value=0, **options)
 
 
-def placed(tables: Any, sharding: jax.sharding.NamedSharding) -> Any:
-    """The tables with their first axis laid out as the first axis of ``sharding``."""
+def _replicated(x: jax.Array) -> jax.Array:
+    mesh = jax.typeof(x).sharding.mesh
+    return x if mesh.empty else jax.sharding.reshard(x, _whole(mesh, x.ndim))
+
+
+def _whole(mesh: Any, ndim: int) -> jax.NamedSharding:
+    return jax.NamedSharding(mesh, jax.P(*[None] * ndim))
+
+
+def zeros(
+    num_rows: int, shape: tuple[int, ...], dtype: Any, sharding: jax.sharding.NamedSharding | None
+) -> jax.Array:
+    """A table of zeros, its first axis laid out as the first axis of ``sharding``."""
+    if sharding is None:
+        return jnp.zeros((num_rows, *shape), dtype)
     axis = sharding.spec[0] if sharding.spec else None
-
-    def place(t: jax.Array) -> jax.Array:
-        layout = jax.NamedSharding(sharding.mesh, jax.P(axis, *[None] * (t.ndim - 1)))
-        devices = int(np.prod([sharding.mesh.shape[name] for name in _names(axis)]))
-        if len(t) % devices:
-            raise ValueError(
-                f"table_sharding: {len(t)} blocks cannot be spread over {devices} devices; choose "
-                "a multiple for num_blocks, the blocks beyond yours are never looked at."
-            )
-        return jax.device_put(t, layout)
-
-    return jax.tree.map(place, tables)
+    devices = int(np.prod([sharding.mesh.shape[name] for name in _names(axis)]))
+    if num_rows % devices:
+        raise ValueError(
+            f"table_sharding: {num_rows} blocks cannot be spread over {devices} devices; choose "
+            "a multiple for num_blocks, the blocks beyond yours are never looked at."
+        )
+    layout = jax.NamedSharding(sharding.mesh, jax.P(axis, *[None] * len(shape)))
+    # Compiled, so that no device ever holds all of it; under a jit around it a mesh with automatic
+    # axes heeds the first layout, one with explicit axes the second.
+    make = jax.jit(lambda: jnp.zeros((num_rows, *shape), dtype), out_shardings=layout)
+    return jax.device_put(make(), layout)
 
 
 def _names(axis: Any) -> tuple[str, ...]:
