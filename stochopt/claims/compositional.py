@@ -110,7 +110,7 @@ def _nasa(horizon: Any) -> Mapping[str, Any]:
         "step": 1 / horizon**0.5,
         "tracker_weight": 8.0,
         "direction_weight": 8.0,
-        "curvature": 1.0,
+        "learning_rate": 1.0,
     }
 
 
@@ -142,12 +142,13 @@ SCST = (
 )
 
 # Blocks: the table follows at the speed of B / n, here 1/10.
+_blocks = functools.partial(coupled_least_squares, row_noise=0.3)
 _sox = _powers(learning_rate=(0.4, 1 / 2), tracker_rate=(25, 1 / 2), direction_rate=(8, 1 / 2))
 _msvr = _powers(
     {"tracker_rate": 0.5},
-    learning_rate=(0.25, 1 / 3),
+    learning_rate=(0.4, 1 / 3),
     tracker_rate=(12, 2 / 3),
-    direction_rate=(6, 2 / 3),
+    direction_rate=(12, 2 / 3),
 )
 # Exponentials: the tracker of the logarithm.
 _entropic = _powers(learning_rate=(0.4, 1 / 2), tracker_rate=(12, 1 / 2), direction_rate=(8, 1 / 2))
@@ -158,9 +159,9 @@ def _sox_of_logarithms(horizon: Any) -> Mapping[str, Any]:
 
 
 SOX = (
-    _gradient(_SOX, _sox, 1 / 2, problem=coupled_least_squares),
-    _estimate("tracker", _SOX, _sox, 1 / 2, _fixed_tracker, problem=coupled_least_squares),
-    _estimate("direction", _SOX, _sox, 1 / 2, _fixed_direction, problem=coupled_least_squares),
+    _gradient(_SOX, _sox, 1 / 2, problem=_blocks),
+    _estimate("tracker", _SOX, _sox, 1 / 2, _fixed_tracker, problem=_blocks),
+    _estimate("direction", _SOX, _sox, 1 / 2, _fixed_direction, problem=_blocks),
     _gradient(
         _SOX,
         _sox_of_logarithms,
@@ -169,10 +170,7 @@ SOX = (
         setting="smooth; noise of bounded variance; log-domain table",
     ),
 )
-MSVR = (
-    _gradient(_MSVR, _msvr, 2 / 3, problem=coupled_least_squares, over="tail"),
-    _estimate("direction", _MSVR, _msvr, 2 / 3, _SHARED, problem=coupled_least_squares),
-)
+MSVR = (_estimate("direction", _MSVR, _msvr, 2 / 3, _SHARED, problem=_blocks),)
 
 
 def _clip(theta: Any) -> Any:

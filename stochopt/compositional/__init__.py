@@ -1,6 +1,12 @@
 """Functions of an expectation: estimators of their gradient, and the chains named after papers."""
 
 from stochopt.compositional.chains import asc_pg, nasa, scgd, scma, scsc, scst
+from stochopt.compositional.contrastive import (
+    EstimateRobustContrastiveState,
+    estimate_contrastive,
+    estimate_robust_contrastive,
+)
+from stochopt.compositional.contrastive_chains import isogclr, sogclr
 from stochopt.compositional.coupled import (
     EstimateCoupledState,
     estimate_coupled,
@@ -36,6 +42,7 @@ from stochopt.compositional.two_level import (
 __all__ = [
     # Methods
     "asc_pg",
+    "isogclr",
     "meco",
     "msvr",
     "nasa",
@@ -43,6 +50,7 @@ __all__ = [
     "scma",
     "scsc",
     "scst",
+    "sogclr",
     "sox",
     # Estimators
     "estimate_compositional",
@@ -52,6 +60,9 @@ __all__ = [
     "estimate_coupled",
     "estimate_rows",
     "EstimateCoupledState",
+    "estimate_contrastive",
+    "estimate_robust_contrastive",
+    "EstimateRobustContrastiveState",
     "estimate_likelihood",
     "EstimateLikelihoodState",
     "sample_blocks",

@@ -135,7 +135,7 @@ def nasa(
     *,
     tracker_weight: jax.typing.ArrayLike = 1.0,
     direction_weight: jax.typing.ArrayLike = 1.0,
-    curvature: jax.typing.ArrayLike = 1.0,
+    learning_rate: jax.typing.ArrayLike = 1.0,
     projection: Projection = lambda params: params,
     inner_shape: Any,
 ) -> optax.GradientTransformationExtraArgs:
@@ -147,7 +147,7 @@ def nasa(
 
        z_t &= (1 - a \tau_t) z_{t-1} + a \tau_t \, J_{g_\zeta}(x_t)^T \nabla f_\xi(u_{t-1}) \\
        u_t &= (1 - b \tau_t) u_{t-1} + b \tau_t \, g_\zeta(x_t) \\
-       x_{t+1} &= x_t + \tau_t \left(\Pi_X(x_t - z_t / \beta) - x_t\right)
+       x_{t+1} &= x_t + \tau_t \left(\Pi_X(x_t - \eta z_t) - x_t\right)
 
     The direction takes the value of :math:`u` *before* the present sample, so one sample for both
     does no harm. Feasible from a feasible start. With :math:`\tau \propto T^{-1/2}` the squared
@@ -160,7 +160,8 @@ def nasa(
       step: :math:`\tau` in (0, 1], a number or a schedule.
       tracker_weight: :math:`b > 0`, with :math:`b \tau \le 1`.
       direction_weight: :math:`a > 0`, with :math:`a \tau \le 1`.
-      curvature: :math:`\beta > 0`, of the order of the smoothness constant of :math:`F`.
+      learning_rate: :math:`\eta > 0`, of the order of one over the smoothness constant of
+        :math:`F`.
       projection: ``projection(params) -> params`` onto a convex set, of ``optax.projections``; the
         identity by default.
       inner_shape: ``jax.eval_shape(inner, params, batch)``.
@@ -191,7 +192,7 @@ def nasa(
             inner_shape=inner_shape,
         ),
         average_direction(times(direction_weight)),
-        averaged_projection(step, projection, curvature=curvature),
+        averaged_projection(step, projection, learning_rate=learning_rate),
     )
 
 
@@ -326,7 +327,8 @@ def scst(
     r"""SCST: variance reduction of the inner value and of the direction (STORM for both).
 
     With :math:`z_t(x, u) = J_{g_{\zeta'}}(x)^T \nabla f_\xi(u)`, the same samples at both points
-    and the *old* tracked value at the old point:
+    and the *old* tracked value at the old point, and :math:`\zeta'` independent of :math:`\zeta`
+    (pass ``jacobian_batch``: without it a bias of the order of :math:`\gamma / \beta` stays):
 
     .. math::
 
@@ -348,7 +350,7 @@ def scst(
       inner_shape: ``jax.eval_shape(inner, params, batch)``.
 
     Returns:
-      The optimizer; ``update`` needs the extra argument ``batch``.
+      The optimizer; ``update`` needs ``batch`` and should get ``jacobian_batch``.
 
     Raises:
       ValueError: a hyper-parameter is out of range.

@@ -11,14 +11,13 @@ from jax.experimental import checkify
 from stochopt import _tree
 from stochopt._checks import (
     check_count,
-    check_range,
     require_extra,
     require_params,
     require_whole_tree,
 )
 from stochopt.compositional import table
 from stochopt.compositional.oracles import check_leading_axis, check_scalar, check_shapes
-from stochopt.compositional.trackers import Sample, Tracker
+from stochopt.compositional.trackers import Sample, Tracker, check_direction_rate
 from stochopt.compositional.two_level import Inner, Outer
 
 _METHOD = "estimate_coupled"
@@ -158,7 +157,7 @@ def estimate_rows(
       per_block: whether every leaf of a batch has a leading axis over the sampled blocks.
     """
     check_count("num_blocks", num_blocks)
-    check_range("direction_rate", 1.0 if direction_rate is None else direction_rate, "(0, 1]")
+    check_direction_rate(direction_rate, tracker)
     keeps_previous = tracker.keeps_previous or direction_rate is not None
 
     def init_fn(params: optax.Params) -> EstimateCoupledState:

@@ -87,13 +87,16 @@ def proximal_step(
 
 
 def averaged_projection(
-    step: optax.ScalarOrSchedule, projection: Projection, *, curvature: jax.typing.ArrayLike = 1.0
+    step: optax.ScalarOrSchedule,
+    projection: Projection,
+    *,
+    learning_rate: jax.typing.ArrayLike = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Moves part of the way to a projected gradient step: NASA's update.
 
     .. math::
 
-       y_t = \Pi_X\left(x_t - d_t / \beta\right), \qquad
+       y_t = \Pi_X\left(x_t - \eta d_t\right), \qquad
        x_{t+1} = x_t + \tau_t (y_t - x_t) .
 
     A point of :math:`X` stays in :math:`X`, which is convex. It returns
@@ -102,15 +105,18 @@ def averaged_projection(
     Args:
       step: :math:`\tau` in (0, 1], a number or a schedule.
       projection: ``projection(params) -> params``, :math:`\Pi_X`; of ``optax.projections``.
-      curvature: :math:`\beta > 0`, of the order of the smoothness constant.
+      learning_rate: :math:`\eta > 0`, of the order of one over the smoothness constant.
     """
     check_range("step", step, "(0, 1]")
-    check_range("curvature", curvature, "(0, inf)")
+    check_range("learning_rate", learning_rate, "(0, inf)")
+
+    backwards: Any = learning_rate
 
     def move(direction: Any, params: Any, count: jax.Array) -> Any:
-        target = projection(_tree.add_scaled(params, -1 / curvature, direction))
+        target = projection(_tree.add_scaled(params, -backwards, direction))
         tau = step(count) if callable(step) else step
-        return optax.tree.scale(tau, optax.tree.sub(target, params))
+        difference = optax.tree.sub(target, params)
+        return jax.tree.map(lambda x: _tree.scale(jnp.asarray(tau), x), difference)
 
     return _mover("averaged_projection", move)
 

@@ -56,11 +56,13 @@ class Tracker(NamedTuple):
       cotangent: ``cotangent(value, sample, slope)``: what to pull back through the sample of the
         inner function, from the slope of the outer function at the tracked value. It differs from
         ``slope`` where the tracker works on another scale than the expectation.
+      uses_kept: whether the value to use is the one to keep.
     """
 
     update: Callable[[Any, Sample], tuple[Any, Any]]
     keeps_previous: bool = False
     cotangent: Callable[[Any, Any, Any], Any] = _unchanged
+    uses_kept: bool = True
 
 
 def moving_average(rate: optax.ScalarOrSchedule) -> Tracker:
@@ -121,8 +123,8 @@ def extrapolated(rate: optax.ScalarOrSchedule) -> Tracker:
 
     def update(tracked: Any, sample: Sample) -> tuple[Any, Any]:
         weight = _at(rate, sample.count)
-        ahead = lambda x, p: jnp.asarray(p + (x - p) / weight, p.dtype)
-        there = sample.at(jax.tree.map(ahead, sample.params, sample.previous_params))
+        motion = optax.tree.sub(sample.params, sample.previous_params)
+        there = sample.at(_tree.add_scaled(sample.previous_params, 1 / weight, motion))
         new = jax.tree.map(lambda u, s: u + weight * (s.astype(u.dtype) - u), tracked, there)
         return _twice(_touched(sample, new, tracked))
 
@@ -255,9 +257,9 @@ def adaptive_log_moving_average(weight: optax.ScalarOrSchedule, *, check: bool =
 
     .. math:: \gamma_t = \frac{a_t e^{\nu_{t-1}}}{1 + a_t e^{\nu_{t-1}}}
 
-    in :func:`log_moving_average`. This is the proximal mirror step of length :math:`a_t` on the
-    convex function :math:`\nu \mapsto E e^{\ell - \nu} + \nu`, whose minimizer is the logarithm of
-    the expectation.
+    in :func:`log_moving_average`. This is the proximal mirror step of length :math:`a_t`, with the
+    Bregman divergence of :math:`\nu \mapsto e^{-\nu}`, on the convex function
+    :math:`\nu \mapsto E e^{\ell - \nu} + \nu`, whose minimizer is the logarithm of the expectation.
 
     Args:
       weight: :math:`a > 0`; a number or a schedule. The rate is constant while
@@ -276,14 +278,15 @@ def delayed(tracker: Tracker) -> Tracker:
     r"""The tracker, with the value *before* the present sample as the one to use.
 
     The outer function's slope at :math:`u_{t-1}` does not depend on the present sample, so one
-    sample serves the tracker and the Jacobian without a bias: NASA's way.
+    sample serves the tracker and the Jacobian without a bias: NASA's way. Not for a direction that
+    is tracked recursively, which needs the value that was used before, too.
     """
 
     def update(tracked: Any, sample: Sample) -> tuple[Any, Any]:
         _, kept = tracker.update(tracked, sample)
         return _touched(sample, tracked, tracked), kept
 
-    return tracker._replace(update=update)
+    return tracker._replace(update=update, uses_kept=False)
 
 
 def _log_domain(logits: Callable[[jax.Array, jax.Array], jax.Array], check: bool) -> Tracker:
@@ -331,3 +334,12 @@ def _touched(sample: Sample, otherwise: Any, like: Any) -> Any:
         return jnp.where(first, new.astype(u.dtype), x.astype(u.dtype))
 
     return jax.tree.map(choose, sample.value, otherwise, like)
+
+
+def check_direction_rate(rate: optax.ScalarOrSchedule | None, tracker: Tracker) -> None:
+    """Raises ``ValueError`` unless a direction can be tracked recursively with this rate."""
+    if rate is None:
+        return
+    check_range("direction_rate", rate, "(0, 1]")
+    if not tracker.uses_kept:
+        raise ValueError("direction_rate: a delayed tracker cannot be at two points; average it.")

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from stochopt import _tree
-from stochopt._checks import check_range, require_extra, require_params, require_whole_tree
+from stochopt._checks import require_extra, require_params, require_whole_tree
 from stochopt.compositional.oracles import check_scalar, check_shapes
-from stochopt.compositional.trackers import Sample, Tracker
+from stochopt.compositional.trackers import Sample, Tracker, check_direction_rate
 
 #: ``inner(params, batch) -> y``, the batch mean of the inner function; any pytree of arrays.
 Inner = Callable[[Any, Any], Any]
@@ -51,7 +51,9 @@ def estimate_compositional(
 
     .. math:: d_t = z_t(x_t, u_t) + (1 - \beta_t) \left(d_{t-1} - z_t(x_{t-1}, u_{t-1})\right).
 
-    To average it instead, chain :func:`stochopt.compositional.average_direction` behind.
+    That needs an independent ``jacobian_batch``: with one draw for both, a bias of the order of the
+    tracker's rate over :math:`\beta` stays, which does not vanish with them. To average the
+    direction instead, chain :func:`stochopt.compositional.average_direction` behind.
 
     This is an *estimator*: ``update`` ignores the incoming ``updates`` (they may be ``None`` in a
     plain chain), evaluates the oracles at ``params`` and returns a gradient, so it stands first in
@@ -79,7 +81,7 @@ def estimate_compositional(
       TypeError: ``update`` got no ``batch``, or ``params`` with masked leaves.
       ValueError: ``inner`` returns other shapes than ``inner_shape``, or ``outer`` no scalar.
     """
-    check_range("direction_rate", 1.0 if direction_rate is None else direction_rate, "(0, 1]")
+    check_direction_rate(direction_rate, tracker)
     keeps_previous = tracker.keeps_previous or direction_rate is not None
 
     def init_fn(params: optax.Params) -> EstimateCompositionalState:

@@ -38,8 +38,8 @@ class Problem:
         ``outer(E inner)``.
       blocks: ``blocks(batch) -> (block_indices, block_batch)`` of a coupled problem: which blocks a
         batch holds, and what it holds of each, with a leading axis over these blocks.
-      data: ``data(batch)`` of a model given by ``log_density``: the observed points of a batch, on a
-        leading axis.
+      data: ``data(batch)`` of a model given by ``log_density``: the observed points of a batch, on
+        a leading axis.
       log_density: ``log_density(params, x) -> log p``, of one point, up to a constant.
       log_noise_density: ``log_noise_density(x) -> log q``, normalized, of one point.
       sample_noise: ``sample_noise(key) -> x``, one point drawn from q.

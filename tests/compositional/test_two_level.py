@@ -571,3 +571,9 @@ def test_rates_of_the_methods_out_of_range(name, argument, value):
 def test_constants_of_nasa_out_of_range(arguments):
     with pytest.raises(ValueError, match="must lie in"):
         nasa(*ORACLES, **arguments, inner_shape=SHAPE)
+
+
+def test_a_direction_cannot_be_corrected_at_a_delayed_value():
+    tracker = delayed(moving_average(0.5))
+    with pytest.raises(ValueError, match="direction_rate: a delayed tracker"):
+        estimate_compositional(*ORACLES, tracker=tracker, inner_shape=SHAPE, direction_rate=0.5)
