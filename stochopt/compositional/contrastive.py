@@ -119,8 +119,9 @@ class EstimateRobustContrastiveState(NamedTuple):
     """State of :func:`estimate_robust_contrastive`."""
 
     normalizers: EstimateCoupledState  # its tracked_value is nu
-    individual_temperature: jax.Array  # shape=(num_examples,)
-    temperature_momentum: jax.Array  # shape=(num_examples,)
+    # Temperature and averaged slope of each example side by side, read and written at once: two
+    # tables would be copied, where a compiler fuses reading one with writing the other.
+    individual_temperature: jax.Array  # shape=(num_examples, 2)
 
 
 def estimate_robust_contrastive(
@@ -175,7 +176,8 @@ def estimate_robust_contrastive(
       check: see :func:`stochopt.compositional.estimate_coupled`.
 
     Returns:
-      The estimator; its state holds ``individual_temperature``.
+      The estimator. Its state holds ``individual_temperature``: in the first column :math:`\tau`,
+      in the second :math:`m`.
 
     Raises:
       TypeError: ``update`` got no ``batch`` or no ``block_indices``.
@@ -202,8 +204,9 @@ def estimate_robust_contrastive(
     )
 
     def init_fn(params: optax.Params) -> EstimateRobustContrastiveState:
-        zeros = lambda: table.zeros(num_examples, (), jnp.result_type(float), table_sharding)
-        return EstimateRobustContrastiveState(rows.init(params), zeros() + temperature, zeros())
+        zeros = table.zeros(num_examples, (2,), jnp.result_type(float), table_sharding)
+        start = jnp.stack([jnp.asarray(temperature, zeros.dtype), jnp.zeros([], zeros.dtype)])
+        return EstimateRobustContrastiveState(rows.init(params), zeros + start)
 
     def update_fn(
         updates: optax.Updates,
@@ -217,21 +220,19 @@ def estimate_robust_contrastive(
         del updates, extra_args
         require_extra("estimate_robust_contrastive", "block_indices", block_indices, _PASS)
         indices = jnp.asarray(block_indices)
-        tables = state.individual_temperature, state.temperature_momentum
-        found, touched = table.look_up((tables, state.normalizers.visited), indices, indices)
-        temperatures, momentum = found.own
+        temperatures = state.individual_temperature
+        found, touched = table.look_up((temperatures, state.normalizers.visited), indices, indices)
+        own, momentum = found.own.T
         # A row of padding is zero, which nothing may be divided by.
-        temperatures = jnp.where(indices < num_examples, temperatures, temperature)
-        direction, slope, normalizers = update(
-            state.normalizers, params, temperatures, batch, indices
-        )
+        own = jnp.where(indices < num_examples, own, temperature)
+        direction, slope, normalizers = update(state.normalizers, params, own, batch, indices)
         at = lambda rate: rate(state.normalizers.count) if callable(rate) else rate
         averaged = _tree.moving_average(momentum, slope, 1 - at(temperature_rate))
         momentum = jnp.where(touched.own, averaged, slope)
-        moved = temperatures - at(temperature_learning_rate) * momentum
+        moved = own - at(temperature_learning_rate) * momentum
         moved = jnp.clip(moved, min_temperature, max_temperature)
         return direction, EstimateRobustContrastiveState(
-            normalizers, *table.write(tables, indices, (moved, momentum))
+            normalizers, table.write(temperatures, indices, jnp.stack([moved, momentum], axis=1))
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
