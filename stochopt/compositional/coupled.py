@@ -244,9 +244,9 @@ def estimate_rows(
             weight = direction_rate(state.count) if callable(direction_rate) else direction_rate
             weight = jnp.where(start, 1.0, weight)
             direction = _tree.corrected(direction, state.direction, there, 1 - weight)
-        tables, visited = table.write(
-            (state.tracked_value, state.visited), indices, (kept, jnp.ones(len(indices), bool))
-        )
+        # Written as a function of what was read: otherwise XLA copies the visits before the write.
+        seen = touched.own | (indices < num_blocks)
+        tables, visited = table.write((state.tracked_value, state.visited), indices, (kept, seen))
         return direction, EstimateCoupledState(
             count=optax.safe_increment(state.count),
             visited=visited,

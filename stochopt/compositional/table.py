@@ -82,7 +82,17 @@ def write(tables: Any, indices: jax.Array, rows: Any) -> Any:
 def _gather(t: jax.Array, indices: jax.Array) -> jax.Array:
     mesh = jax.typeof(t).sharding.mesh
     options: Any = {} if mesh.empty else {"out_sharding": _whole(mesh, t.ndim)}
-    return t.at[indices].get(mode="fill", fill_value=0, **options)
+    plain = lambda t, indices: t.at[indices].get(mode="fill", fill_value=0, **options)
+    if t.nbytes < 100_000 or not mesh.empty:
+        return plain(t, indices)
+    return jax.lax.platform_dependent(t, indices, cpu=_row_by_row, default=plain)
+
+
+def _row_by_row(t: jax.Array, indices: jax.Array) -> jax.Array:
+    # On a CPU, XLA splits a gather from a large table over threads, however few rows it reads.
+    row = lambda index: jax.lax.dynamic_index_in_dim(t, index, keepdims=False)
+    rows = jax.lax.map(row, indices)
+    return jnp.where(_tree.expand(indices < len(t), rows), rows, jnp.zeros((), t.dtype))
 
 
 def _replicated(x: jax.Array) -> jax.Array:
