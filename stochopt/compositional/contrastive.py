@@ -219,7 +219,7 @@ def estimate_robust_contrastive(
     ) -> tuple[optax.Updates, EstimateRobustContrastiveState]:
         del updates, extra_args
         require_extra("estimate_robust_contrastive", "block_indices", block_indices, _PASS)
-        indices = jnp.asarray(block_indices)
+        indices = _everywhere(jnp.asarray(block_indices))
         temperatures = state.individual_temperature
         found, touched = table.look_up((temperatures, state.normalizers.visited), indices, indices)
         own, momentum = found.own.T
@@ -307,19 +307,25 @@ def _contrast(
                     f"embed returned shape {jnp.shape(features)} for {2 * size} views; "
                     "it must be a matrix with one row for each."
                 )
-            return _unit(features.astype(_tree.at_least_float32(features.dtype)))
+            return _everywhere(_unit(features.astype(_tree.at_least_float32(features.dtype))))
 
         features, pullback = jax.vjp(unit_features, params)
-        used = jnp.asarray(block_indices) < num_examples
+        indices = _everywhere(jnp.asarray(block_indices))
+        used = indices < num_examples
         # The embedding is shared by all terms: one backward pass of it, behind their gradients.
         point = features, jnp.full(size, temperatures, features.dtype)
-        (through, slope), state = rows.update(
-            None, state, point, batch=used, block_indices=block_indices
-        )
+        (through, slope), state = rows.update(None, state, point, batch=used, block_indices=indices)
         (direction,) = pullback(through)
-        return optax.tree.conj(direction), slope * jnp.maximum(jnp.sum(used), 1), state
+        num_used = jnp.maximum(jnp.sum(used, dtype=slope.dtype), 1)
+        return optax.tree.conj(direction), slope * num_used, state
 
     return rows, update
+
+
+def _everywhere(x: jax.Array) -> jax.Array:
+    """``x`` on all devices of a mesh with explicit axes."""
+    mesh = jax.typeof(x).sharding.mesh
+    return x if mesh.empty else jax.sharding.reshard(x, jax.NamedSharding(mesh, jax.P()))
 
 
 def _unit(rows: jax.Array) -> jax.Array:

@@ -314,6 +314,34 @@ def test_hyper_parameters_may_be_injected_and_scheduled(make):
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize("make", [sogclr, isogclr])
+def test_no_silent_promotion(make):
+    weights, (batches, indices) = start(), draws(2)
+    points, _ = scan(make(embed, 0.1, num_examples=NUM_EXAMPLES), weights, batches, indices)
+    assert points.dtype == weights.dtype
+
+
+@pytest.mark.parametrize("make", [sogclr, isogclr])
+def test_sharded_views_and_tables_on_a_mesh_with_explicit_axes(make):
+    mesh = jax.make_mesh((4,), ("data",))
+    rows = jax.NamedSharding(mesh, jax.P("data"))
+    whole = jax.NamedSharding(mesh, jax.P())
+    weights, (batches, indices) = start(), draws(1, batch=8, among=16)
+    batch = tuple(b[0] for b in batches)
+    wanted, _ = step(make(embed, 0.1, num_examples=16), weights, batch, indices[0])
+    optimizer = make(embed, 0.1, num_examples=16, table_sharding=rows)
+    weights = jax.device_put(weights, whole)
+    state = optimizer.init(weights)
+    with jax.set_mesh(mesh):
+        batch, index = jax.device_put((batch, indices[0]), rows)
+        got, now = step(optimizer, weights, batch, index, state)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-7)
+    tables = [x for x in jax.tree.leaves(now) if x.ndim and len(x) == 16]
+    assert len(tables) == (2 if make is sogclr else 3)
+    assert all(table.sharding.spec[0] == "data" for table in tables)
+
+
 MAKERS = [estimate_contrastive, estimate_robust_contrastive]
 
 
