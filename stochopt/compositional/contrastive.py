@@ -206,7 +206,7 @@ def estimate_robust_contrastive(
     def init_fn(params: optax.Params) -> EstimateRobustContrastiveState:
         zeros = table.zeros(num_examples, (2,), jnp.result_type(float), table_sharding)
         start = jnp.stack([jnp.asarray(temperature, zeros.dtype), jnp.zeros([], zeros.dtype)])
-        return EstimateRobustContrastiveState(rows.init(params), zeros + start)
+        return EstimateRobustContrastiveState(rows.init(params), zeros + start[None])
 
     def update_fn(
         updates: optax.Updates,

@@ -278,7 +278,6 @@ def test_one_trace_and_donation(make):
     assert len(traces) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the visits of scalar rows are copied by XLA on a CPU")
 @pytest.mark.parametrize("make", [sogclr, isogclr])
 def test_tables_are_changed_in_place(make):
     optimizer = make(embed, 0.1, num_examples=NUM_BLOCKS)
