@@ -39,7 +39,7 @@ _NAIVE = {
 
 def _powers(caps: Mapping[str, float] | None = None, **constants: tuple[float, float]) -> Constants:
     """Each constant a factor and a negative power of the horizon, at most its cap."""
-    at_most = {name: 1.0 for name in constants} | dict(caps or {})
+    at_most = dict.fromkeys(constants, 1.0) | dict(caps or {})
     return lambda horizon: {
         name: jnp.minimum(c / horizon**p, at_most[name]) for name, (c, p) in constants.items()
     }
@@ -97,7 +97,7 @@ def _estimate(
 
 _scgd = _powers(learning_rate=(2, 3 / 5), tracker_rate=(2, 2 / 5))
 _asc_pg = _powers(learning_rate=(2, 5 / 9), tracker_rate=(3, 4 / 9))
-_scma = _powers(learning_rate=(1, 1 / 2), tracker_rate=(12, 1 / 2), direction_rate=(12, 1 / 2))
+_scma = _powers(learning_rate=(0.8, 1 / 2), tracker_rate=(12, 1 / 2), direction_rate=(12, 1 / 2))
 _scsc = _powers(learning_rate=(2, 1 / 2), tracker_rate=(4, 1 / 2))
 _scst = _powers(learning_rate=(1, 1 / 3), tracker_rate=(4, 2 / 3), direction_rate=(4, 2 / 3))
 _SHARED = Control("one draw for value and Jacobian", method={"independent_jacobian": False})
@@ -110,7 +110,7 @@ def _nasa(horizon: Any) -> Mapping[str, Any]:
         "step": 1 / horizon**0.5,
         "tracker_weight": 8.0,
         "direction_weight": 8.0,
-        "learning_rate": 1.0,
+        "learning_rate": 0.7,
     }
 
 
@@ -124,7 +124,9 @@ ASC_PG = (
 )
 NASA = (
     _gradient(_NASA, _nasa, 1 / 2, rate="step"),
-    _estimate("direction", _NASA, _nasa, 1 / 2, _powers(direction_weight=(0.5, -1 / 2))),
+    _estimate(
+        "direction", _NASA, _nasa, 1 / 2, lambda horizon: {"direction_weight": 0.5 * horizon**0.5}
+    ),
 )
 SCMA = (
     _gradient(_NASA, _scma, 1 / 2),
@@ -195,7 +197,7 @@ def _meco_falling(horizon: Any) -> Mapping[str, Any]:
         "tracker_rate": over_time(6, 5, 1.0),
         "direction_rate": over_time(6, 5, 1.0),
         "projection": _clip,
-        "num_noise": 8,
+        "num_noise": 64,
     }
 
 
