@@ -105,9 +105,10 @@ def msvr(
 
     with the same samples at both points. The theorem draws :math:`\mathcal B'_t` independently of
     the blocks that are tracked: pass ``jacobian_block_indices`` and ``jacobian_batch``. Without
-    them one draw serves both, and a bias of the order of :math:`\gamma / \beta` stays. With :math:`\eta \propto T^{-1/3}` and
-    :math:`\gamma, \beta \propto T^{-2/3}` the average of :math:`E\|\nabla F(x_t)\|^2` is
-    :math:`O(T^{-2/3})` for accurate starts; steps must be :math:`O(B / n)`.
+    them one draw serves both, and a bias of the order of :math:`\gamma / \beta` stays.
+    With :math:`\eta \propto T^{-1/3}` and :math:`\gamma, \beta \propto T^{-2/3}` the average of
+    :math:`E\|\nabla F(x_t)\|^2` is :math:`O(T^{-2/3})` for accurate starts; steps must be
+    :math:`O(B / n)`.
 
     Args:
       inner: ``inner(params, batch_i) -> y_i`` of one block.

@@ -165,8 +165,9 @@ def meco(
     With :math:`\eta, \gamma, \beta \propto T^{-1/2}` the average of :math:`E\|\nabla F\|^2` is
     :math:`O(T^{-1/2})` while :math:`\chi^2(p_\theta \| q)` stays bounded; under the
     Polyak-Lojasiewicz condition with constant :math:`\mu` the gap falls like :math:`1 / t` in one
-    loop for :math:`\eta_t = c / (\mu (t + t_0))` and :math:`\gamma_t, \beta_t \propto 1 / (t + t_1)`.
-    Weights have heavy tails: bound :math:`\theta` by ``projection``, or clip.
+    loop for :math:`\eta_t = c / (\mu (t + t_0))` and
+    :math:`\gamma_t, \beta_t \propto 1 / (t + t_1)`. Weights have heavy tails: bound
+    :math:`\theta` by ``projection``, or clip.
 
     Args:
       log_density: ``log_density(params, x)``, :math:`\phi_\theta(x)` of one point.

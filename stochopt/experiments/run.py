@@ -120,7 +120,7 @@ class Program:
                 params, state, diverged_at, sums = carry
                 batch = problem.sample(jax.random.fold_in(key, t))
                 # For what a method draws by itself; no batch has such a number.
-                own_key = jax.random.fold_in(key, t.astype(jnp.uint32) + 2**31)
+                own_key = jax.random.fold_in(key, t.astype(jnp.uint32) + jnp.uint32(2**31))
                 grad, extras = gradient_and_extras(problem, method, params, batch, own_key)
                 point = method.eval_params(state, params)
                 updates, state = optimizer.update(grad, state, params, **extras)
