@@ -87,7 +87,7 @@ def causal_sdro(
       regularization: :math:`\varepsilon > 0`.
       kernel: ``kernel(key, shape, regularization)``, the noise.
       rule: ``(init, apply)``, where ``apply(params, x[..., features])`` returns decision vectors;
-        by default a :class:`stochopt.problems.causal.forest.SoftRegressionForest`, which needs
+        by default a ``stochopt.problems.causal.forest.SoftRegressionForest``, which needs
         flax.
       num_outputs: size of a decision of the default rule, by default that of an outcome.
       test_features: further features for ``test_loss``.
