@@ -207,6 +207,7 @@ def measure(dimension, size, grid):
             for name, (_, best, _) in sets.items()
         },
         "constant": constant_losses(sets),
+        "settings": GRIDS[grid],
         "methods": {},
     }
     for method, settings in GRIDS[grid].items():
@@ -297,6 +298,8 @@ def show(records):
                 best[m] = table[table.mean(axis=1).argmin()]
             excess = [f"{np.mean(best[m] - record['best_few'][name]):.4f}" for m in methods]
             row(name, size, dimension, *excess, mean_error(best["causal-sdro"] - best["noise"]))
+    print("\nBy multiplier, without a choice: mean excess over the best decisions, test set same\n")
+    show_multipliers(records)
     print("\nHow often each setting was chosen\n")
     head("pairs", "features", *(f"`{m}`" for m in methods))
     for (size, dimension), record in records.items():
@@ -305,6 +308,23 @@ def show(records):
             for m in methods
         ]
         row(size, dimension, *counts)
+
+
+def show_multipliers(records):
+    """Excess losses of the robust settings beside those of plain means under the same noise."""
+    first = next(iter(records.values()))["settings"]["causal-sdro"]
+    multipliers = sorted({multiplier for multiplier, *_ in first})
+    head("pairs", "features", "regularization", *multipliers, "noise")
+    for (size, dimension), record in records.items():
+        excess = {}
+        for method in ("causal-sdro", "noise"):
+            means = np.mean(record["methods"][method]["hindsight"]["same"], axis=1)
+            for setting, mean in zip(record["settings"][method], means, strict=True):
+                multiplier = setting[0] if method == "causal-sdro" else "noise"
+                excess[multiplier, setting[1]] = f"{mean - np.mean(record['best_few']['same']):.4f}"
+        for regularization in sorted({setting[1] for setting in record["settings"]["causal-sdro"]}):
+            cells = [excess[column, regularization] for column in (*multipliers, "noise")]
+            row(size, dimension, regularization, *cells)
 
 
 def main() -> None:
