@@ -135,8 +135,8 @@ def nasa(
     *,
     tracker_weight: jax.typing.ArrayLike = 1.0,
     direction_weight: jax.typing.ArrayLike = 1.0,
-    learning_rate: jax.typing.ArrayLike = 1.0,
-    projection: Projection = lambda params: params,
+    learning_rate: optax.ScalarOrSchedule = 1.0,
+    projection: Projection | None = None,
     inner_shape: Any,
 ) -> optax.GradientTransformationExtraArgs:
     r"""NASA, nested averaged stochastic approximation, for constrained problems.
@@ -160,10 +160,10 @@ def nasa(
       step: :math:`\tau` in (0, 1], a number or a schedule.
       tracker_weight: :math:`b > 0`, with :math:`b \tau \le 1`.
       direction_weight: :math:`a > 0`, with :math:`a \tau \le 1`.
-      learning_rate: :math:`\eta > 0`, of the order of one over the smoothness constant of
-        :math:`F`.
-      projection: ``projection(params) -> params`` onto a convex set, of ``optax.projections``; the
-        identity by default.
+      learning_rate: :math:`\eta > 0`, a number or a schedule; of the order of one over the
+        smoothness constant of :math:`F`.
+      projection: ``projection(params) -> params`` onto a convex set, of ``optax.projections``;
+        ``None`` for all of space.
       inner_shape: ``jax.eval_shape(inner, params, batch)``.
 
     Returns:
@@ -192,7 +192,9 @@ def nasa(
             inner_shape=inner_shape,
         ),
         average_direction(times(direction_weight)),
-        averaged_projection(step, projection, learning_rate=learning_rate),
+        averaged_projection(
+            step, projection or (lambda params: params), learning_rate=learning_rate
+        ),
     )
 
 

@@ -20,7 +20,7 @@ def sox(
     *,
     tracker_rate: optax.ScalarOrSchedule = 0.1,
     direction_rate: optax.ScalarOrSchedule = 0.1,
-    tracker: Callable[[optax.ScalarOrSchedule], Tracker] = moving_average,
+    tracker: Callable[[optax.ScalarOrSchedule], Tracker] | None = None,
     inner_shape: Any,
     num_blocks: int,
     table_sharding: jax.sharding.NamedSharding | None = None,
@@ -49,8 +49,10 @@ def sox(
       learning_rate: :math:`\eta \ge 0`, a number or a schedule.
       tracker_rate: :math:`\gamma` in (0, 1], weight on the new sample; a number or a schedule.
       direction_rate: :math:`\beta` in (0, 1], weight on the new direction; a number or a schedule.
-      tracker: from its rate to the tracker; for exponentials
-        :func:`stochopt.compositional.log_moving_average`.
+      tracker: from its rate to the tracker; ``None`` means
+        :func:`stochopt.compositional.moving_average`, for exponentials take
+        :func:`stochopt.compositional.log_moving_average`. Under ``optax.inject_hyperparams`` name
+        it in ``static_args``.
       inner_shape: ``jax.eval_shape(inner, params, batch_i)``.
       num_blocks: :math:`n`.
       table_sharding: see :func:`stochopt.compositional.estimate_coupled`.
@@ -71,7 +73,7 @@ def sox(
         estimate_coupled(
             inner,
             outer,
-            tracker=tracker(tracker_rate),
+            tracker=(tracker or moving_average)(tracker_rate),
             inner_shape=inner_shape,
             num_blocks=num_blocks,
             table_sharding=table_sharding,

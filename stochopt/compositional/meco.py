@@ -176,7 +176,8 @@ def meco(
       learning_rate: :math:`\eta \ge 0`, a number or a schedule.
       tracker_rate: :math:`\gamma` in (0, 1], weight on the new sample; a number or a schedule.
       direction_rate: :math:`\beta` in (0, 1], weight on the new direction; a number or a schedule.
-      num_noise: noise points in each update.
+      num_noise: noise points in each update. Under ``optax.inject_hyperparams`` name it in
+        ``static_args``.
       projection: ``projection(params) -> params`` onto a convex set, ``None`` for all of space.
       seed: of the noise where ``update`` gets no ``key``.
 

@@ -90,7 +90,7 @@ def averaged_projection(
     step: optax.ScalarOrSchedule,
     projection: Projection,
     *,
-    learning_rate: jax.typing.ArrayLike = 1.0,
+    learning_rate: optax.ScalarOrSchedule = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Moves part of the way to a projected gradient step: NASA's update.
 
@@ -105,15 +105,15 @@ def averaged_projection(
     Args:
       step: :math:`\tau` in (0, 1], a number or a schedule.
       projection: ``projection(params) -> params``, :math:`\Pi_X`; of ``optax.projections``.
-      learning_rate: :math:`\eta > 0`, of the order of one over the smoothness constant.
+      learning_rate: :math:`\eta > 0`, a number or a schedule; of the order of one over the
+        smoothness constant.
     """
     check_range("step", step, "(0, 1]")
     check_range("learning_rate", learning_rate, "(0, inf)")
 
-    backwards: Any = learning_rate
-
     def move(direction: Any, params: Any, count: jax.Array) -> Any:
-        target = projection(_tree.add_scaled(params, -backwards, direction))
+        rate = learning_rate(count) if callable(learning_rate) else learning_rate
+        target = projection(_tree.add_scaled(params, -rate, direction))
         tau = step(count) if callable(step) else step
         difference = optax.tree.sub(target, params)
         return jax.tree.map(lambda x: _tree.scale(jnp.asarray(tau), x), difference)
