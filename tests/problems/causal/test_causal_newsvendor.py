@@ -90,9 +90,10 @@ def test_location_is_the_function_of_a_hidden_index(x64):
 
 
 def test_shifts_of_the_test_set_leave_the_training_set_alone():
-    plain = draw(key(2), 50, 20_000, 4)
-    shifted = draw(key(2), 50, 20_000, 4, test_shift=1.0, test_scale=2.0)
-    noisy = draw(key(2), 50, 20_000, 4, test_noise=2.0)
+    make = lambda shift, scale, noise: draw(
+        key(2), 50, 20_000, 4, test_shift=shift, test_scale=scale, test_noise=noise
+    )
+    plain, shifted, noisy = make(0.0, 1.0, 1.0), make(1.0, 2.0, 1.0), make(0.0, 1.0, 2.0)
     for other in (shifted, noisy):
         np.testing.assert_array_equal(plain.features, other.features)
         np.testing.assert_array_equal(plain.outcomes, other.outcomes)
