@@ -219,7 +219,7 @@ def estimate_robust_contrastive(
     ) -> tuple[optax.Updates, EstimateRobustContrastiveState]:
         del updates, extra_args
         require_extra("estimate_robust_contrastive", "block_indices", block_indices, _PASS)
-        indices = _everywhere(jnp.asarray(block_indices))
+        indices = table.replicated(jnp.asarray(block_indices))
         temperatures = state.individual_temperature
         found, touched = table.look_up((temperatures, state.normalizers.visited), indices, indices)
         own, momentum = found.own.T
@@ -307,10 +307,10 @@ def _contrast(
                     f"embed returned shape {jnp.shape(features)} for {2 * size} views; "
                     "it must be a matrix with one row for each."
                 )
-            return _everywhere(_unit(features.astype(_tree.at_least_float32(features.dtype))))
+            return table.replicated(_unit(features.astype(_tree.at_least_float32(features.dtype))))
 
         features, pullback = jax.vjp(unit_features, params)
-        indices = _everywhere(jnp.asarray(block_indices))
+        indices = table.replicated(jnp.asarray(block_indices))
         used = indices < num_examples
         # The embedding is shared by all terms: one backward pass of it, behind their gradients.
         point = features, jnp.full(size, temperatures, features.dtype)
@@ -320,12 +320,6 @@ def _contrast(
         return optax.tree.conj(direction), slope * num_used, state
 
     return rows, update
-
-
-def _everywhere(x: jax.Array) -> jax.Array:
-    """``x`` on all devices of a mesh with explicit axes."""
-    mesh = jax.typeof(x).sharding.mesh
-    return x if mesh.empty else jax.sharding.reshard(x, jax.NamedSharding(mesh, jax.P()))
 
 
 def _unit(rows: jax.Array) -> jax.Array:

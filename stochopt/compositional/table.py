@@ -28,7 +28,7 @@ class Rows(NamedTuple):
         """Rows of the second set after those of the first have become ``own``."""
 
         def choose(new: jax.Array, old: jax.Array) -> jax.Array:
-            new = _replicated(new)[self.position]
+            new = replicated(new)[self.position]
             return jnp.where(_tree.expand(self.shared, old), new, old)
 
         return jax.tree.map(choose, own, self.other)
@@ -40,7 +40,7 @@ def look_up(tables: tuple[Any, jax.Array], indices: jax.Array, other: Any) -> tu
     An index beyond the end has a row of zeros, never visited and never shared.
     """
     _, visits = tables
-    same, indices, other = other is indices, _replicated(indices), _replicated(other)
+    same, indices, other = other is indices, replicated(indices), replicated(other)
     together = indices if same else jnp.concatenate([indices, other])
     found = jax.tree.map(lambda t: _gather(t, together), tables)
     inside = other < len(visits)
@@ -95,7 +95,8 @@ def _row_by_row(t: jax.Array, indices: jax.Array) -> jax.Array:
     return jnp.where(_tree.expand(indices < len(t), rows), rows, jnp.zeros((), t.dtype))
 
 
-def _replicated(x: jax.Array) -> jax.Array:
+def replicated(x: jax.Array) -> jax.Array:
+    """``x`` on all devices of a mesh with explicit axes."""
     mesh = jax.typeof(x).sharding.mesh
     return x if mesh.empty else jax.sharding.reshard(x, _whole(mesh, x.ndim))
 
