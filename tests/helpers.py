@@ -54,10 +54,10 @@ def at_least_float32(x):
 
 
 def make_step(problem, method, optimizer):
-    """``step(params, state, batch) -> (updates, state)`` as an experiment would call it."""
+    """``step(params, state, batch, key) -> (updates, state)`` as an experiment would call it."""
 
-    def step(params, state, batch):
-        grad, extras = gradient_and_extras(problem, method, params, batch)
+    def step(params, state, batch, key=None):
+        grad, extras = gradient_and_extras(problem, method, params, batch, key)
         return optimizer.update(grad, state, params, **extras)
 
     return step

@@ -31,16 +31,39 @@ def tilted(problem: Problem, fraction: float) -> Problem:
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     entry = float(fraction * optax.tree.norm(problem.exact["gradient"](params)) / np.sqrt(size))
 
-    def add_tilt(oracle: Any, position: int) -> Any:
-        def tilted_oracle(*arguments: Any) -> jax.Array:
-            leaves = jax.tree.leaves(arguments[position])
-            return oracle(*arguments) + entry * sum(jnp.sum(leaf) for leaf in leaves)
+    def tilt(params: Any) -> Any:
+        return entry * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params))
 
-        return tilted_oracle
+    def add_tilt(oracle: Any, position: int) -> Any:
+        return lambda *arguments: oracle(*arguments) + tilt(arguments[position])
 
     changed = {
         name: add_tilt(getattr(problem, name), position)
         for name, position in _POSITIONS.items()
         if getattr(problem, name) is not None
     }
+    if problem.log_density is not None:
+        changed |= _tilted_density(problem, tilt)
     return dataclasses.replace(problem, **changed)
+
+
+def _tilted_density(problem: Problem, tilt: Any) -> dict[str, Any]:
+    """A model whose observed points, and not the noise, say that they are less likely.
+
+    The same factor for both would belong to the normalization and change no gradient. So a point
+    carries a mark beside it: one where it was observed, zero where it is noise.
+    """
+    data, log_density = problem.data, problem.log_density
+    log_noise_density, sample_noise = problem.log_noise_density, problem.sample_noise
+    assert data and log_density and log_noise_density and sample_noise
+
+    def marked(batch: Any) -> Any:
+        points = data(batch)
+        return points, jnp.ones(len(jax.tree.leaves(points)[0]))
+
+    return {
+        "data": marked,
+        "log_density": lambda params, x: log_density(params, x[0]) - x[1] * tilt(params),
+        "log_noise_density": lambda x: log_noise_density(x[0]),
+        "sample_noise": lambda key: (sample_noise(key), jnp.zeros([])),
+    }

@@ -10,7 +10,7 @@ import optax
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from references import compositional as reference
+from references import compositional_loops as reference
 
 from stochopt.compositional import (
     adaptive_log_moving_average,

@@ -28,7 +28,8 @@ def plain_loop(problem, method, key, num_steps, num_seeds, **hyperparams):
         state = optimizer.init(params)
         for t in range(num_steps):
             batch = problem.sample(jax.random.fold_in(sample_key, t))
-            updates, state = step(params, state, batch)
+            own_key = jax.random.fold_in(sample_key, 2**31 + t)  # of a second draw
+            updates, state = step(params, state, batch, own_key)
             params = optax.apply_updates(params, updates)
         finals.append(method.eval_params(state, params))
     return finals

@@ -9,6 +9,7 @@ import pytest
 
 from stochopt.problems import (
     Problem,
+    log_partition,
     matrix_regression,
     phase_retrieval,
     quadratic_composition,
@@ -78,6 +79,27 @@ def test_nothing_else_changes(name):
         if getattr(problem, field.name) is not getattr(biased, field.name)
     }
     assert changed == {"loss", "outer"} - set(problem.missing(("outer",)))
+
+
+def test_a_model_is_tilted_at_observed_points_only(x64):
+    """Catches a tilt of the density as a whole, which its normalization takes back."""
+    problem = log_partition()
+    biased = tilted(problem, FRACTION)
+    entry = FRACTION * abs(float(problem.exact["gradient"](problem.init(key(0)))))
+    batch = problem.sample(key(0))
+    noise = jax.vmap(biased.sample_noise)(jax.random.split(key(1), 5))
+    plain = jax.vmap(problem.sample_noise)(jax.random.split(key(1), 5))
+
+    def slopes(problem, points):
+        slope = jax.vmap(jax.grad(problem.log_density), in_axes=(None, 0))
+        return np.asarray(slope(jnp.asarray(0.7), points))
+
+    observed = slopes(biased, biased.data(batch)) - slopes(problem, problem.data(batch))
+    np.testing.assert_allclose(observed, np.full(len(observed), -entry), rtol=1e-9)
+    np.testing.assert_array_equal(slopes(biased, noise), slopes(problem, plain))
+    np.testing.assert_array_equal(
+        jax.vmap(biased.log_noise_density)(noise), jax.vmap(problem.log_noise_density)(plain)
+    )
 
 
 def test_no_tilt_of_fraction_zero():
