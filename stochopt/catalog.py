@@ -16,7 +16,14 @@ from stochopt.orthogonal import adago, muon, trust_region
 from stochopt.problems import ORACLES, Problem
 
 # Factory arguments that are fields of a problem: the oracles, and the sizes that go with them.
-_FROM_PROBLEM = (*ORACLES, "inner_shape", "num_blocks", "num_sampled")
+_FROM_PROBLEM = (
+    *ORACLES,
+    "inner_shape",
+    "lower_params",
+    "num_blocks",
+    "num_sampled",
+    "num_samples",
+)
 
 
 class UnknownMethodError(ValueError):
@@ -30,7 +37,8 @@ class Method:
     Attributes:
       name: unique; optax's own methods carry the path below ``optax``.
       factory: returns the transformation. Arguments named like an oracle (or ``inner_shape``,
-        ``num_blocks``, ``num_sampled``) are taken from the :class:`stochopt.problems.Problem`.
+        ``lower_params``, ``num_blocks``, ``num_sampled``, ``num_samples``) are taken from the
+        :class:`stochopt.problems.Problem`.
       family: heading of the list.
       summary: one line.
       paper: authors, year and where to read it.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from stochopt import _table as table
 from stochopt import _tree
 from stochopt._checks import (
     check_count,
@@ -15,9 +16,9 @@ from stochopt._checks import (
     require_params,
     require_whole_tree,
 )
-from stochopt.compositional import table
+from stochopt._oracles import check_leading_axis
+from stochopt._schedules import value_at
 from stochopt.compositional.coupled import EstimateCoupledState, estimate_rows
-from stochopt.compositional.oracles import check_leading_axis
 from stochopt.compositional.trackers import log_moving_average
 
 #: ``embed(params, views) -> features``, one vector for each view on the leading axis.
@@ -226,7 +227,7 @@ def estimate_robust_contrastive(
         # A row of padding is zero, which nothing may be divided by.
         own = jnp.where(indices < num_examples, own, temperature)
         direction, slope, normalizers = update(state.normalizers, params, own, batch, indices)
-        at = lambda rate: rate(state.normalizers.count) if callable(rate) else rate
+        at = lambda rate: value_at(rate, state.normalizers.count)
         averaged = _tree.moving_average(momentum, slope, 1 - at(temperature_rate))
         momentum = jnp.where(touched.own, averaged, slope)
         moved = own - at(temperature_learning_rate) * momentum

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.experimental import checkify
 
+from stochopt import _table as table
 from stochopt import _tree
 from stochopt._checks import (
     check_count,
@@ -15,8 +16,8 @@ from stochopt._checks import (
     require_params,
     require_whole_tree,
 )
-from stochopt.compositional import table
-from stochopt.compositional.oracles import check_leading_axis, check_scalar, check_shapes
+from stochopt._oracles import check_leading_axis, check_scalar, check_shapes
+from stochopt._schedules import value_at
 from stochopt.compositional.trackers import Sample, Tracker, check_direction_rate
 from stochopt.compositional.two_level import Inner, Outer
 
@@ -241,7 +242,7 @@ def estimate_rows(
         if direction_rate is not None:
             before = table.first_touch(rows.other, now, touched.other)
             _, there = direction_at(previous, before, jax.vjp(through_at, previous))
-            weight = direction_rate(state.count) if callable(direction_rate) else direction_rate
+            weight = value_at(direction_rate, state.count)
             weight = jnp.where(start, 1.0, weight)
             direction = _tree.corrected(direction, state.direction, there, 1 - weight)
         # Written as a function of what was read: otherwise XLA copies the visits before the write.

@@ -9,7 +9,7 @@ import optax
 
 from stochopt import _tree
 from stochopt._checks import require_extra, require_params, require_whole_tree
-from stochopt.compositional.oracles import check_scalar, check_shapes
+from stochopt._oracles import check_scalar, check_shapes
 from stochopt.compositional.trackers import Sample, Tracker
 from stochopt.compositional.two_level import Inner, Outer
 

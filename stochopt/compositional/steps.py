@@ -9,6 +9,7 @@ import optax
 
 from stochopt import _tree
 from stochopt._checks import check_range, require_params
+from stochopt._schedules import value_at
 
 #: ``prox(params, step) -> params``: the proximal operator of ``step`` times a function.
 Prox = Callable[[Any, Any], Any]
@@ -48,7 +49,7 @@ def average_direction(
         **extra_args: Any,
     ) -> tuple[optax.Updates, AverageDirectionState]:
         del params, extra_args
-        weight = rate(state.count) if callable(rate) else rate
+        weight = value_at(rate, state.count)
         weight = jnp.where(state.count == 0, 1.0, weight)
         direction = _tree.moving_average(state.averaged_direction, updates, 1 - weight)
         count = optax.safe_increment(state.count)
@@ -80,7 +81,7 @@ def proximal_step(
     check_range("learning_rate", learning_rate, "[0, inf)")
 
     def move(direction: Any, params: Any, count: jax.Array) -> Any:
-        step = learning_rate(count) if callable(learning_rate) else learning_rate
+        step = value_at(learning_rate, count)
         return optax.tree.sub(prox(_tree.add_scaled(params, -step, direction), step), params)
 
     return _mover("proximal_step", move)
@@ -112,9 +113,9 @@ def averaged_projection(
     check_range("learning_rate", learning_rate, "(0, inf)")
 
     def move(direction: Any, params: Any, count: jax.Array) -> Any:
-        rate = learning_rate(count) if callable(learning_rate) else learning_rate
+        rate = value_at(learning_rate, count)
         target = projection(_tree.add_scaled(params, -rate, direction))
-        tau = step(count) if callable(step) else step
+        tau = value_at(step, count)
         difference = optax.tree.sub(target, params)
         return jax.tree.map(lambda x: _tree.scale(jnp.asarray(tau), x), difference)
 

@@ -16,6 +16,7 @@ from jax.experimental import checkify
 
 from stochopt import _tree
 from stochopt._checks import check_count, check_range
+from stochopt._schedules import value_at
 
 #: From the rate to the weight on the difference between two points.
 Correction = Callable[[Any], Any]
@@ -90,7 +91,7 @@ def moving_average(rate: optax.ScalarOrSchedule) -> Tracker:
     check_range("tracker_rate", rate, "(0, 1]")
 
     def update(tracked: Any, sample: Sample) -> tuple[Any, Any]:
-        weight = _at(rate, sample.count)
+        weight = value_at(rate, sample.count)
         new = jax.tree.map(lambda u, s: u + weight * (s.astype(u.dtype) - u), tracked, sample.value)
         return _twice(_touched(sample, new, tracked))
 
@@ -122,7 +123,7 @@ def extrapolated(rate: optax.ScalarOrSchedule) -> Tracker:
     check_range("tracker_rate", rate, "(0, 1]")
 
     def update(tracked: Any, sample: Sample) -> tuple[Any, Any]:
-        weight = _at(rate, sample.count)
+        weight = value_at(rate, sample.count)
         motion = optax.tree.sub(sample.params, sample.previous_params)
         there = sample.at(_tree.add_scaled(sample.previous_params, 1 / weight, motion))
         new = jax.tree.map(lambda u, s: u + weight * (s.astype(u.dtype) - u), tracked, there)
@@ -167,7 +168,7 @@ def recursive_tracker(
     check_range("tracker_rate", rate, "(0, 1]")
 
     def update(tracked: Any, sample: Sample) -> tuple[Any, Any]:
-        weight = _at(rate, sample.count)
+        weight = value_at(rate, sample.count)
         extra = 0.0 if correction is None else correction(weight) - (1 - weight)
 
         # In this order it is exact without noise, to the last digit.
@@ -246,7 +247,7 @@ def log_moving_average(rate: optax.ScalarOrSchedule, *, check: bool = False) -> 
 
     def logits(tracked: jax.Array, count: jax.Array) -> jax.Array:
         del tracked
-        weight = jnp.asarray(_at(rate, count))
+        weight = jnp.asarray(value_at(rate, count))
         return jnp.log(weight) - jnp.log1p(-weight)
 
     return _log_domain(logits, check)
@@ -269,7 +270,7 @@ def adaptive_log_moving_average(weight: optax.ScalarOrSchedule, *, check: bool =
     check_range("tracker_weight", weight, "(0, inf)")
 
     def logits(tracked: jax.Array, count: jax.Array) -> jax.Array:
-        return jnp.log(_at(weight, count)) + tracked
+        return jnp.log(value_at(weight, count)) + tracked
 
     return _log_domain(logits, check)
 
@@ -316,10 +317,6 @@ def _log_domain(logits: Callable[[jax.Array, jax.Array], jax.Array], check: bool
         return jax.tree.map(weighted, value, sample, slope)
 
     return Tracker(update, cotangent=cotangent)
-
-
-def _at(rate: optax.ScalarOrSchedule, count: jax.Array) -> Any:
-    return rate(count) if callable(rate) else rate
 
 
 def _twice(tracked: Any) -> tuple[Any, Any]:

@@ -9,7 +9,8 @@ import optax
 
 from stochopt import _tree
 from stochopt._checks import require_extra, require_params, require_whole_tree
-from stochopt.compositional.oracles import check_scalar, check_shapes
+from stochopt._oracles import check_scalar, check_shapes
+from stochopt._schedules import value_at
 from stochopt.compositional.trackers import Sample, Tracker, check_direction_rate
 
 #: ``inner(params, batch) -> y``, the batch mean of the inner function; any pytree of arrays.
@@ -115,8 +116,8 @@ def estimate_compositional(
 
         def direction_at(point: Any, tracked: Any, linearized: Any) -> tuple[jax.Array, Any]:
             sample, pullback = linearized
-            at = optax.tree.cast_like(tracked, sample)
-            value, (slope, direct) = jax.value_and_grad(outer, argnums=(0, 1))(at, point, batch)
+            u = optax.tree.cast_like(tracked, sample)
+            value, (slope, direct) = jax.value_and_grad(outer, argnums=(0, 1))(u, point, batch)
             (through_inner,) = pullback(tracker.cotangent(tracked, sample, slope))
             # Conjugated, as optax wants complex gradients; nothing changes for real ones.
             return value, optax.tree.conj(optax.tree.add(through_inner, direct))
@@ -136,7 +137,7 @@ def estimate_compositional(
         if direction_rate is not None:
             before = optax.tree.where(first, tracked, state.tracked_value)
             _, there = direction_at(previous, before, jax.vjp(through_at, previous))
-            weight = direction_rate(state.count) if callable(direction_rate) else direction_rate
+            weight = value_at(direction_rate, state.count)
             weight = jnp.where(first, 1.0, weight)
             direction = _tree.corrected(direction, state.direction, there, 1 - weight)
         return direction, EstimateCompositionalState(

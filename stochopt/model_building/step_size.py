@@ -8,6 +8,7 @@ import optax
 
 from stochopt import _tree
 from stochopt._checks import check_count, check_range
+from stochopt._schedules import value_at
 
 
 class StepSizeRule(NamedTuple):
@@ -35,7 +36,7 @@ class StepSizeRule(NamedTuple):
 
     def current(self, count: jax.Array, adjustment: jax.Array) -> jax.Array:
         """The step size of this update."""
-        rate = self.learning_rate(count) if callable(self.learning_rate) else self.learning_rate
+        rate = value_at(self.learning_rate, count)
         return (rate * adjustment).astype(adjustment.dtype)
 
     def adjust(

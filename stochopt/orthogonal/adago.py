@@ -8,6 +8,7 @@ import optax
 
 from stochopt import _tree
 from stochopt._checks import check_range
+from stochopt._schedules import value_at
 from stochopt.orthogonal import matrices
 from stochopt.orthogonal.buckets import Distribution, map_matrices
 from stochopt.orthogonal.newton_schulz import Orthogonalizer, newton_schulz
@@ -120,7 +121,7 @@ def scale_by_adago(
     ) -> tuple[optax.Updates, ScaleByAdagoState]:
         del params, extra_args
         matrices.warn_of_tables("scale_by_adago", updates)
-        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        rate = value_at(learning_rate, state.count)
 
         mu = _tree.moving_average(state.mu, updates, momentum)
 

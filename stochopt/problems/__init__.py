@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from stochopt.problems.bilevel_quadratic import bilevel_quadratic
 from stochopt.problems.causal_gaussian import causal_gaussian
 from stochopt.problems.coupled_least_squares import coupled_least_squares
 from stochopt.problems.digits import digits, digits_cnn
@@ -21,6 +22,7 @@ from stochopt.problems.tilted import tilted
 
 #: What the command line can race on: name to factory.
 PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "bilevel-quadratic": bilevel_quadratic,
     "causal-gaussian": causal_gaussian,
     "cosine": cosine,
     "coupled-least-squares": coupled_least_squares,
@@ -43,6 +45,7 @@ __all__ = [
     "ORACLES",
     "PROBLEMS",
     "Problem",
+    "bilevel_quadratic",
     "causal_gaussian",
     "cosine",
     "coupled_least_squares",

@@ -10,7 +10,16 @@ Params = Any
 Batch = Any
 
 #: Functions of a :class:`Problem` that a method may need.
-ORACLES = ("loss", "inner", "outer", "log_density", "log_noise_density", "sample_noise")
+ORACLES = (
+    "loss",
+    "inner",
+    "outer",
+    "upper",
+    "lower",
+    "log_density",
+    "log_noise_density",
+    "sample_noise",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,8 +43,16 @@ class Problem:
       inner: ``inner(params, batch) -> y``, the batch mean of an inner function; of a coupled
         problem, that of one block on its own batch.
       outer: ``outer(y, params, batch) -> scalar``; of a coupled problem, for one block.
+      upper: ``upper(params, lower_params, batch) -> scalar`` of a bilevel problem, to be minimized
+        over ``params`` with ``lower_params`` at the minimizer of ``lower``; where there are blocks,
+        for one block and its own lower variable and batch, as ``lower`` is.
+      lower: ``lower(params, lower_params, batch) -> scalar``, strongly convex in ``lower_params``
+        in expectation.
+      lower_params: a starting point of the lower variable, of one block where there are blocks.
+      num_samples: how many samples each level of a finite-sum bilevel problem averages; a batch is
+        then the index of one sample below and the index of one sample above.
       num_blocks: :math:`n` of a coupled problem, the mean over :math:`n` blocks of
-        ``outer(E inner)``.
+        ``outer(E inner)``, or of ``upper`` where each block has a lower problem of its own.
       blocks: ``blocks(batch) -> (block_indices, block_batch)`` of a coupled problem: which blocks a
         batch holds, and what it holds of each, with a leading axis over these blocks.
       data: ``data(batch)`` of a model given by ``log_density``: the observed points of a batch, on
@@ -46,8 +63,10 @@ class Problem:
       levels: named values of ``objective`` worth a line in a picture, such as a predicted limit.
       optimum: a minimizer, where one is known.
       exact: name to ``function(params)``, the noiseless quantities that experiments compare with:
-        ``"gradient"`` of the objective; ``"inner"``, the expectation of ``inner``; and whatever
-        else a method of the problem's family estimates.
+        ``"gradient"`` of the objective; ``"inner"``, the expectation of ``inner``; ``"lower"``, the
+        minimizer of the expected ``lower``, and ``"adjoint"``, the inverse lower Hessian times the
+        gradient of ``upper`` in the lower variable there; and whatever else a method of the
+        problem's family estimates. Of a coupled problem, with a leading axis of ``num_blocks``.
       smoothness: :math:`L`, a Lipschitz constant of the exact gradient.
       strong_convexity: :math:`\mu` of the objective, or its Polyak-Lojasiewicz constant.
       noise: :math:`\sigma`, the root of :math:`E\|g_\xi(x) - \nabla F(x)\|^2` for the gradient of
@@ -65,6 +84,10 @@ class Problem:
     loss: Callable[[Params, Batch], jax.Array] | None = None
     inner: Callable[[Params, Batch], Any] | None = None
     outer: Callable[[Any, Params, Batch], jax.Array] | None = None
+    upper: Callable[[Params, Any, Batch], jax.Array] | None = None
+    lower: Callable[[Params, Any, Batch], jax.Array] | None = None
+    lower_params: Any = None
+    num_samples: int | None = None
     num_blocks: int | None = None
     blocks: Callable[[Batch], tuple[jax.Array, Batch]] | None = None
     data: Callable[[Batch], Any] | None = None

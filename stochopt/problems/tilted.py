@@ -11,7 +11,7 @@ import optax
 from stochopt.problems.problem import Problem
 
 # Where ``params`` stands among the arguments of the oracles that may carry a term of its own.
-_POSITIONS = {"loss": 0, "outer": 1}
+_POSITIONS = {"loss": 0, "outer": 1, "upper": 0}
 
 
 def tilted(problem: Problem, fraction: float) -> Problem:
@@ -47,7 +47,7 @@ def tilted(problem: Problem, fraction: float) -> Problem:
     return dataclasses.replace(problem, **changed)
 
 
-def _tilted_density(problem: Problem, tilt: Any) -> dict[str, Any]:
+def _tilted_density(problem: Any, tilt: Any) -> dict[str, Any]:
     """A model whose observed points, and not the noise, say that they are less likely.
 
     The same factor for both would belong to the normalization and change no gradient. So a point
@@ -55,7 +55,6 @@ def _tilted_density(problem: Problem, tilt: Any) -> dict[str, Any]:
     """
     data, log_density = problem.data, problem.log_density
     log_noise_density, sample_noise = problem.log_noise_density, problem.sample_noise
-    assert data and log_density and log_noise_density and sample_noise
 
     def marked(batch: Any) -> Any:
         points = data(batch)

@@ -51,28 +51,60 @@ def test_name_and_summary(name):
     problem = MADE[name]
     assert problem.name == name
     assert problem.summary
-    assert problem.missing(("loss",)) == []
+    assert problem.loss or problem.upper
+    assert (problem.upper is None) == (problem.lower is None) == (problem.lower_params is None)
     assert (problem.inner is None) == (problem.outer is None) == (problem.inner_shape is None)
     assert (problem.num_blocks is None) == (problem.blocks is None)
     of_density = ("log_density", "log_noise_density", "sample_noise")
     assert problem.missing(of_density) in ([], list(of_density))
 
 
-@each_problem
-def test_oracles_and_metrics_are_finite_scalars(name):
-    problem = MADE[name]
+def assert_value_and_slope(value_and_slope, at):
+    value, slope = value_and_slope
+    assert value.shape == ()
+    assert np.isfinite(value)
+    assert jax.tree.map(jnp.shape, slope) == jax.tree.map(jnp.shape, at)
+    assert optax.tree.norm(slope) > 0
+
+
+@having("loss")
+def test_loss_is_a_finite_scalar_with_a_slope(name):
+    problem, params = MADE[name], initial(name)
+    loss = lambda params, k: problem.loss(params, problem.sample(k))
+    assert_value_and_slope(jax.jit(jax.value_and_grad(loss))(params, key(0)), params)
+
+
+@having("upper")
+def test_upper_and_lower_are_finite_scalars_with_slopes(name):
+    problem, params = MADE[name], initial(name)
 
     @jax.jit
-    def everything(params, k):
+    def everything(params, lower_params, k):
         batch = problem.sample(k)
-        value, g = jax.value_and_grad(problem.loss)(params, batch)
-        return g, value, problem.metrics(params)
+        if problem.blocks is not None:
+            batch = jax.tree.map(lambda x: x[0], problem.blocks(batch)[1])
+        # Away from the start, where some slopes may vanish.
+        at = jax.tree.map(lambda x: x + 0.3, (params, lower_params))
+        return [
+            jax.value_and_grad(oracle, argnums)(*at, batch)
+            for oracle in (problem.upper, problem.lower)
+            for argnums in (0, 1)
+        ]
 
-    params = initial(name)
-    g, value, metrics = everything(params, key(0))
-    assert jax.tree.map(jnp.shape, g) == jax.tree.map(jnp.shape, params)
-    assert value.shape == ()
-    assert optax.tree.norm(g) > 0
+    of_upper, of_upper_in_lower, of_lower, of_lower_in_lower = everything(
+        params, problem.lower_params, key(0)
+    )
+    assert_value_and_slope(of_upper_in_lower, problem.lower_params)
+    assert_value_and_slope(of_lower, params)
+    assert_value_and_slope(of_lower_in_lower, problem.lower_params)
+    # Its params may only matter through the lower variable.
+    assert jax.tree.map(jnp.shape, of_upper[1]) == jax.tree.map(jnp.shape, params)
+
+
+@each_problem
+def test_metrics_are_finite_scalars(name):
+    problem = MADE[name]
+    metrics = jax.jit(problem.metrics)(initial(name))
     wanted = {problem.objective, problem.score} - {None}
     assert wanted <= set(metrics)
     for metric in metrics.values():
@@ -123,7 +155,9 @@ def test_missing_oracles_are_listed_in_order():
 
 # What is known exactly, in double precision.
 
-UNBIASED = having("exact", but=[name for name in PROBLEMS if MADE[name].inner])
+UNBIASED = having(
+    "exact", but=[name for name in PROBLEMS if MADE[name].inner or not MADE[name].loss]
+)
 DRAWS = 4000
 
 

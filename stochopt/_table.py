@@ -1,4 +1,4 @@
-"""Rows of a table with one row for each block: look up, write back, place on a mesh."""
+"""Values of many blocks, a table with one row for each: look up, write back, place on a mesh."""
 
 from typing import Any, NamedTuple
 
