@@ -14,7 +14,7 @@ rates: $(VENV)/.experiments
 	$(BIN)/stochopt rates
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -15,6 +15,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("stochopt")
 
 
+def pytest_collection_modifyitems(items):
+    """Groups that stay in one process start first, so that no other process waits for them."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 @pytest.fixture
 def x64():
     """Double precision for one test."""

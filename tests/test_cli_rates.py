@@ -10,6 +10,10 @@ from stochopt.cli import rates as rates_module
 from stochopt.experiments import plots
 
 
+# One process makes the fixture below, first of all: it takes minutes.
+pytestmark = pytest.mark.xdist_group("rates")
+
+
 def invoke(*arguments):
     return CliRunner().invoke(cli.app, ["rates", *arguments])
 

@@ -65,5 +65,7 @@ def power_law(costs: np.ndarray, errors: np.ndarray, floor: float = 0.0) -> Fit:
         -slope_of(errors[draws].mean(axis=1)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     )
     exponent = -slope_of(means)
+    # Without noise all resamples give one number, up to rounding.
+    low, high = min(low, exponent), max(high, exponent)
     coefficient = np.exp(np.mean(np.log(means[used])) + exponent * x.mean())
     return Fit(float(exponent), float(low), float(high), float(coefficient), used)

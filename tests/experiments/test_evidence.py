@@ -33,9 +33,13 @@ def test_the_yardstick_claims_rates():
 
 @each_claim
 def test_a_bias_of_five_percent_flips_the_verdict(method, claim):
-    """That each claim holds without the bias is checked by `stochopt rates --quick`."""
+    """That each claim holds without the bias is checked by `stochopt rates --quick`.
+
+    Only the longest horizon of that ladder, where the limit is judged.
+    """
     biased = problems.tilted(claim.problem(), 0.05)
-    result = measure_claim(method, claim, problem=biased, quick=True)
+    longest = dataclasses.replace(claim, horizons=claim.horizons[-3:])
+    result = measure_claim(method, longest, problem=biased, quick=True, num_seeds=8)
     assert not result.holds
     assert any("optimum not reached" in reason for reason in result.reasons)
 
