@@ -232,10 +232,8 @@ def estimate_blockwise(
 
         # Back into the tables; written as a function of what was read, or XLA copies them first.
         turned = motion.turn(now, before, directions, state.clock)
-        turned = Moving(*(_where(indices < num_blocks, a, b) for a, b in zip(turned, moving)))
-        written, visited = _table.write(
-            (tables, state.visited), indices, ((turned, new_matrices), seen | (indices < num_blocks))
-        )
+        rows_now = ((turned, new_matrices), seen | (indices < num_blocks))
+        written, visited = _table.write((tables, state.visited), indices, rows_now)
         steps = tuple(value_at(rate, state.count) for rate in learning_rates)
         as_kept = lambda x: jnp.array(x, dtype)
         return direction, EstimateBlockwiseState(

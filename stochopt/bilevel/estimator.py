@@ -67,10 +67,12 @@ def estimate_field(
 
     def init_fn(params: FieldParams) -> EstimateFieldState:
         # What is not read before the first update has written it: zeros do.
-        tracked = Directions(*[
-            None if part is None else _tree.zeros_at_least_float32(variable)
-            for part, variable in zip(parts, params, strict=True)
-        ])
+        tracked = Directions(
+            *[
+                None if part is None else _tree.zeros_at_least_float32(variable)
+                for part, variable in zip(parts, params, strict=True)
+            ]
+        )
         zero = jnp.zeros([], _tree.scalar_dtype(*jax.tree.leaves(params)))
         return EstimateFieldState(
             count=jnp.zeros([], jnp.int32),
@@ -105,7 +107,8 @@ def estimate_field(
         if keeps_previous:
             # On first touch both points coincide: the old sample is finite wherever the new is.
             previous = optax.tree.where(first, params, state.previous_params)
-        used, kept = [], []
+        used: list[Any] = []
+        kept: list[Any] = []
         for position, part in enumerate(parts):
             direction = sampled.directions[position]
             if part is None:
@@ -119,11 +122,11 @@ def estimate_field(
             use, keep = part.update(state.tracked_directions[position], sample)
             used.append(use)
             kept.append(keep)
-        directions = optax.tree.cast_like(FieldParams(*used), params)
+        directions = optax.tree.cast_like(FieldParams(used[0], used[1]), params)
         as_kept = lambda x: jnp.asarray(x, state.estimated_value.dtype)
         return directions, EstimateFieldState(
             count=optax.safe_increment(state.count),
-            tracked_directions=Directions(*kept) if tracks else None,
+            tracked_directions=Directions(kept[0], kept[1]) if tracks else None,
             previous_params=_tree.copy(params) if keeps_previous else None,
             estimated_value=jnp.array(as_kept(sampled.value)),
             curvature=as_kept(sampled.curvature),

@@ -16,7 +16,6 @@ from stochopt._oracles import check_scalar
 from stochopt._schedules import value_at
 from stochopt.bilevel.hypergradient import LinearSolver, Lower, Upper, lower_products
 
-
 #: ``sample(key) -> batch``, one fresh draw.
 SampleBatch = Callable[[jax.Array], Any]
 
@@ -124,7 +123,7 @@ def adjoint_field(upper: Upper, lower: Lower) -> Field:
             products.gradient, optax.tree.sub(products.hessian_product, slope)
         )
         return FieldSample(
-            Directions(optax.tree.sub(direct, cross), hidden_directions),
+            Directions(hypergradient(direct, cross), hidden_directions),
             value,
             curvature_along(p, products.hessian_product),
         )
@@ -194,7 +193,7 @@ def solved_direction(
 
     p = solver(product, slope, key)
     products = lower_products(lower, params, y, batch, p)
-    direction = optax.tree.sub(direct, products.cross_product)
+    direction = hypergradient(direct, products.cross_product)
     return value, direction, curvature_along(p, products.hessian_product)
 
 
@@ -232,12 +231,19 @@ def penalty_field(upper: Upper, lower: Lower, penalty: optax.ScalarOrSchedule) -
         across = scaled(optax.tree.sub(of_y[0], of_w[0]))
         move_y = optax.tree.add(slope, scaled(of_y[1]))
         return FieldSample(
-            Directions(optax.tree.add(direct, across), LowerAndPenalized(of_w[1], move_y)),
+            Directions(
+                optax.tree.conj(optax.tree.add(direct, across)), LowerAndPenalized(of_w[1], move_y)
+            ),
             value,
             jnp.full_like(value, jnp.nan),  # no second derivative is ever taken
         )
 
     return Field(lambda y: LowerAndPenalized(y, jax.tree.map(jnp.copy, y)), sample)
+
+
+def hypergradient(direct: Any, cross: Any) -> Any:
+    """The direct part less the cross product; conjugated, as optax wants complex gradients."""
+    return optax.tree.conj(optax.tree.sub(direct, cross))
 
 
 def curvature_along(vector: Any, product: Any) -> jax.Array:

@@ -26,7 +26,8 @@ def amigo(
 
     :func:`stochopt.bilevel.estimate_nested` with gradient steps in both loops, then
     :math:`x_{t+1} = x_t - \eta_t d_t`. With constant numbers of inner steps it has the rate of
-    gradient descent with unbiased gradients, :math:`O(T^{-1/2})` with :math:`\eta \propto T^{-1/2}`.
+    gradient descent with unbiased gradients, :math:`O(T^{-1/2})` for
+    :math:`\eta \propto T^{-1/2}`.
 
     Args:
       upper: ``upper(params, lower_params, batch) -> scalar``, :math:`f`.

@@ -82,11 +82,10 @@ def _lazy() -> Motion:
 
     def read(moving: Moving, clock: Clock, projections: Projections) -> tuple[Any, Any]:
         def at(times: tuple[jax.Array, ...]) -> Any:
+            of_each = zip(*moving, times, projections, strict=True)
             moved = [
                 _advance(x, s, _elapsed(time, mark), project)
-                for x, s, time, mark, project in zip(
-                    moving.variables, moving.directions, times, moving.mark, projections, strict=True
-                )
+                for x, s, mark, time, project in of_each
             ]
             return type(moving.variables)(*moved)
 

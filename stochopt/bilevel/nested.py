@@ -12,6 +12,7 @@ from stochopt._checks import check_count, require_extra, require_params, require
 from stochopt.bilevel.field import SampleBatch, solved_direction
 from stochopt.bilevel.hypergradient import LinearSolver, Lower, Upper, lower_products
 
+
 class EstimateNestedState(NamedTuple):
     """State of :func:`estimate_nested`."""
 
@@ -144,7 +145,7 @@ def estimate_nested(
         value, direction, curvature = solved_direction(
             upper,
             lower,
-            solver or (lambda product, right, key: adjoint),
+            solver or LinearSolver(lambda product, right, key: adjoint),
             params,
             y,
             batch,

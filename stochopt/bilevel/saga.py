@@ -9,7 +9,7 @@ import optax
 from stochopt import _table, _tree
 from stochopt._checks import check_count, require_extra, require_params, require_whole_tree
 from stochopt.bilevel.estimator import FieldParams
-from stochopt.bilevel.field import LowerAndAdjoint, curvature_along
+from stochopt.bilevel.field import LowerAndAdjoint, curvature_along, hypergradient
 from stochopt.bilevel.hypergradient import Lower, Upper, lower_products
 
 
@@ -115,7 +115,7 @@ def estimate_saga_field(
         g, g_mean, g_table = _saga(below, i, state.lower_table, state.lower_mean)
         f, f_mean, f_table = _saga(UpperTerms(*slopes), j, state.upper_table, state.upper_mean)
         directions = FieldParams(
-            optax.tree.sub(f.params, g.cross_product),
+            hypergradient(f.params, g.cross_product),
             LowerAndAdjoint(g.gradient, optax.tree.sub(g.hessian_product, f.lower_params)),
         )
         as_kept = lambda u: jnp.array(u, state.estimated_value.dtype)

@@ -1,4 +1,4 @@
-r"""What a blockwise method keeps of the linear system :math:`\nabla^2_{yy} g_i\, p_i = \nabla_y f_i`."""
+r"""What a blockwise method keeps of the system :math:`\nabla^2_{yy} g_i\, p_i = \nabla_y f_i`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from stochopt._checks import check_range
 from stochopt._oracles import check_scalar
 from stochopt.bilevel.field import LowerAndAdjoint, LowerOnly
 from stochopt.bilevel.hypergradient import Lower, Upper, lower_products
+
 
 class Scheme(NamedTuple):
     """The variables of a block, their directions, and the adjoint variable that follows.
@@ -142,4 +143,5 @@ def hypergradient_of_rows(
 
     direction, value = jax.grad(total, has_aux=True)(params)
     curvatures = jax.vmap(curvature)(lower_params, adjoint, batch)
-    return value, direction, jnp.min(jnp.where(weights > 0, curvatures, jnp.inf))
+    # Conjugated, as optax wants complex gradients; nothing changes for real ones.
+    return value, optax.tree.conj(direction), jnp.min(jnp.where(weights > 0, curvatures, jnp.inf))
