@@ -148,9 +148,9 @@ _blocks = functools.partial(coupled_least_squares, row_noise=0.3)
 _sox = _powers(learning_rate=(0.4, 1 / 2), tracker_rate=(25, 1 / 2), direction_rate=(8, 1 / 2))
 _msvr = _powers(
     {"tracker_rate": 0.5},
-    learning_rate=(0.4, 1 / 3),
+    learning_rate=(0.8, 1 / 3),
     tracker_rate=(12, 2 / 3),
-    direction_rate=(12, 2 / 3),
+    direction_rate=(6, 2 / 3),
 )
 # Exponentials: the tracker of the logarithm.
 _entropic = _powers(learning_rate=(0.4, 1 / 2), tracker_rate=(12, 1 / 2), direction_rate=(8, 1 / 2))
@@ -172,7 +172,10 @@ SOX = (
         setting="smooth; noise of bounded variance; log-domain table",
     ),
 )
-MSVR = (_estimate("direction", _MSVR, _msvr, 2 / 3, _SHARED, problem=_blocks),)
+MSVR = (
+    _gradient(_MSVR, _msvr, 2 / 3, problem=_blocks, over="tail"),
+    _estimate("direction", _MSVR, _msvr, 2 / 3, _SHARED, problem=_blocks),
+)
 
 
 def _clip(theta: Any) -> Any:
