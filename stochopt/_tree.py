@@ -59,8 +59,8 @@ def expand(rows: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def zeros_at_least_float32(tree: Any) -> Any:
-    """Zeros of the tree's shapes, float32 or wider; leaves may be abstract."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, at_least_float32(x.dtype)), tree)
+    """Zeros like the leaves and laid out as they are, float32 or wider; leaves may be abstract."""
+    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=at_least_float32(x.dtype)), tree)
 
 
 def corrected(new: Any, old: Any, there: Any, weight: Any) -> Any:

@@ -9,7 +9,28 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import optax
 
-from stochopt.claims import Claim, compositional, gradient_descent, model_building, orthogonal
+from stochopt.bilevel import (
+    amigo,
+    block_variables,
+    bsa,
+    bsvrb_v1,
+    bsvrb_v2,
+    f2sa,
+    mrbo,
+    saba,
+    soba,
+    stocbio,
+    sustain,
+    ttsa,
+)
+from stochopt.claims import (
+    Claim,
+    bilevel,
+    compositional,
+    gradient_descent,
+    model_building,
+    orthogonal,
+)
 from stochopt.compositional import asc_pg, meco, msvr, nasa, scgd, scma, scsc, scst, sox
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
@@ -23,6 +44,7 @@ _FROM_PROBLEM = (
     "num_blocks",
     "num_sampled",
     "num_samples",
+    "sample",
 )
 
 
@@ -37,8 +59,8 @@ class Method:
     Attributes:
       name: unique; optax's own methods carry the path below ``optax``.
       factory: returns the transformation. Arguments named like an oracle (or ``inner_shape``,
-        ``lower_params``, ``num_blocks``, ``num_sampled``, ``num_samples``) are taken from the
-        :class:`stochopt.problems.Problem`.
+        ``lower_params``, ``num_blocks``, ``num_sampled``, ``num_samples``, ``sample``) are taken
+        from the :class:`stochopt.problems.Problem`.
       family: heading of the list.
       summary: one line.
       paper: authors, year and where to read it.
@@ -46,7 +68,7 @@ class Method:
       gradient_of: the oracle whose gradient is fed to ``update``; ``None`` for an estimator, which
         calls its oracles itself.
       takes: what ``update`` gets as ``batch``: the problem's ``"batch"``, or its view ``"blocks"``
-        (with ``block_indices``) or ``"data"``.
+        (with ``block_indices``) or ``"data"``, or the batch with ``"sample_indices"``.
       independent_jacobian: whether experiments draw a second batch for the Jacobian of the inner
         function (``jacobian_batch``, and its blocks), for a method that needs independence.
       gradient_counter: name in the state that counts gradient evaluations; ``None`` means that
@@ -66,7 +88,7 @@ class Method:
     paper: str
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     gradient_of: str | None = "loss"
-    takes: Literal["batch", "blocks", "data"] = "batch"
+    takes: Literal["batch", "blocks", "data", "sample_indices"] = "batch"
     independent_jacobian: bool = False
     gradient_counter: str | None = None
     eval_params: Callable[[Any, Any], Any] = lambda state, params: params
@@ -130,6 +152,14 @@ Estimates = Mapping[str, Callable[[Any], Any]]
 _INNER: Estimates = {"inner": lambda state: optax.tree.get(state, "tracked_value")}
 _AVERAGED: Estimates = {"gradient": lambda state: optax.tree.get(state, "averaged_direction")}
 _CORRECTED: Estimates = {"gradient": lambda state: optax.tree.get(state, "direction")}
+
+# At the point where the directions were taken; one row for each block.
+_LOWER: Estimates = {"lower": lambda state: optax.tree.get(state, "lower_params")}
+_BLOCKS: Estimates = {
+    "lower": lambda state: (
+        block_variables(optax.tree.get(state, "EstimateBlockwiseState")).lower_params
+    )
+}
 
 METHODS = (
     Method(
@@ -285,6 +315,119 @@ METHODS = (
         takes="data",
         estimates={**_INNER, **_AVERAGED},
         claims=compositional.MECO,
+    ),
+    Method(
+        name="soba",
+        factory=soba,
+        family="bilevel",
+        summary="parameters, lower variable and adjoint variable descend at once",
+        paper="Dagréou et al. 2022, arXiv:2201.13409",
+        gradient_of=None,
+        estimates={**_LOWER, "adjoint": lambda state: optax.tree.get(state, "adjoint")},
+        claims=bilevel.SOBA,
+    ),
+    Method(
+        name="saba",
+        factory=saba,
+        family="bilevel",
+        summary="the same with the memory of all samples of finite sums",
+        paper="Dagréou et al. 2022, arXiv:2201.13409",
+        gradient_of=None,
+        takes="sample_indices",
+        estimates={**_LOWER, "adjoint": lambda state: optax.tree.get(state, "adjoint")},
+        claims=bilevel.SABA,
+    ),
+    Method(
+        name="mrbo",
+        factory=mrbo,
+        family="bilevel",
+        summary="recursive variance reduction, adjoint by a Neumann series",
+        paper="Yang, Ji, Liang 2021, arXiv:2106.04692",
+        gradient_of=None,
+        estimates=_LOWER,
+        claims=bilevel.MRBO,
+    ),
+    Method(
+        name="sustain",
+        factory=sustain,
+        family="bilevel",
+        summary="the same with a series of random length",
+        paper="Khanduri et al. 2021, arXiv:2102.07367",
+        gradient_of=None,
+        estimates=_LOWER,
+        claims=bilevel.SUSTAIN,
+    ),
+    Method(
+        name="f2sa",
+        factory=f2sa,
+        family="bilevel",
+        summary="the lower problem as a growing penalty, first derivatives only",
+        paper="Kwon et al. 2023, arXiv:2301.10945",
+        gradient_of=None,
+        estimates=_LOWER,
+        claims=bilevel.F2SA,
+    ),
+    Method(
+        name="amigo",
+        factory=amigo,
+        family="bilevel",
+        summary="warm-started inner loops for lower variable and linear system",
+        paper="Arbel, Mairal 2022, arXiv:2111.14580",
+        gradient_of=None,
+        estimates={**_LOWER, "adjoint": lambda state: optax.tree.get(state, "adjoint")},
+        claims=bilevel.AMIGO,
+    ),
+    Method(
+        name="stocbio",
+        factory=stocbio,
+        family="bilevel",
+        summary="lower steps, then a Neumann series",
+        paper="Ji, Yang, Liang 2021, arXiv:2010.07962",
+        gradient_of=None,
+        estimates=_LOWER,
+        claims=bilevel.STOCBIO,
+    ),
+    Method(
+        name="bsa",
+        factory=bsa,
+        family="bilevel",
+        summary="lower steps, then a Neumann series of random length",
+        paper="Ghadimi, Wang 2018, arXiv:1802.02246",
+        gradient_of=None,
+        estimates=_LOWER,
+        claims=bilevel.BSA,
+    ),
+    Method(
+        name="ttsa",
+        factory=ttsa,
+        family="bilevel",
+        summary="one lower step, one upper step, on two time scales",
+        paper="Hong et al. 2023, arXiv:2007.05170",
+        gradient_of=None,
+        estimates=_LOWER,
+        claims=bilevel.TTSA,
+    ),
+    Method(
+        name="bsvrb_v1",
+        factory=bsvrb_v1,
+        family="bilevel",
+        summary="many lower problems, a few at a time, tracked Hessians",
+        paper="Hu et al. 2023, arXiv:2305.18730",
+        gradient_of=None,
+        takes="blocks",
+        estimates={**_BLOCKS, **_CORRECTED},
+        claims=bilevel.BSVRB_V1,
+    ),
+    Method(
+        name="bsvrb_v2",
+        factory=bsvrb_v2,
+        family="bilevel",
+        summary="the same with tracked adjoints",
+        paper="Hu et al. 2023, arXiv:2305.18730",
+        gradient_of=None,
+        takes="blocks",
+        estimates={**_BLOCKS, **_CORRECTED},
+        claims=bilevel.BSVRB_V2,
     ),
 )
 

@@ -20,8 +20,8 @@ def tree_problem(make_params, objective=None):
 
     ``objective(params) -> scalar`` is deterministic; a batch scales it by a number near one. The
     inner value is the objective itself and the outer function the identity; three blocks share it,
-    and it is the negative log density of a model whose normalization is constant. So all methods
-    minimize the same thing.
+    and it is the negative log density of a model whose normalization is constant; half of it is
+    the minimizer of a lower problem. So all methods minimize the same thing.
     """
     if objective is None:
 
@@ -40,6 +40,11 @@ def tree_problem(make_params, objective=None):
         loss=loss,
         inner=loss,
         outer=lambda value, params, batch: value,
+        upper=lambda params, y, batch: 0.5 * loss(params, batch) + batch * y,
+        lower=lambda params, y, batch: batch * y * (0.5 * y - 0.5 * objective(params)),
+        lower_params=jnp.zeros([]),
+        num_samples=4,
+        sample_indices=lambda batch: (jnp.int32(1), jnp.int32(3)),
         num_blocks=3,
         blocks=lambda batch: (jnp.asarray([2, 0]), batch * jnp.ones(2)),
         data=lambda batch: jnp.stack([batch, batch]),

@@ -9,7 +9,6 @@ from stochopt import catalog, cli
 from stochopt.cli import rates as rates_module
 from stochopt.experiments import plots
 
-
 # One process makes the fixture below, first of all: it takes minutes.
 pytestmark = pytest.mark.xdist_group("rates")
 

@@ -117,7 +117,7 @@ def estimate_field(
                 continue
             assert state.tracked_directions is not None
             # Both parts look at the same old point: the compiler does it once.
-            part_at = lambda point, k=position: field.sample(*point, draw).directions[k]
+            part_at = lambda at, k=position: field.sample(at[0], at[1], draw).directions[k]
             sample = Sample(direction, part_at, params, previous, first, state.count)
             use, keep = part.update(state.tracked_directions[position], sample)
             used.append(use)

@@ -61,13 +61,13 @@ def estimate_saga_field(
 
     An *estimator* on :class:`stochopt.bilevel.FieldParams` whose hidden variables are a
     :class:`stochopt.bilevel.LowerAndAdjoint`; :func:`stochopt.bilevel.hide` keeps these in the
-    state. **Extra arguments of** ``update``: ``batch``, the pair ``(i, j)`` of integers: the number
-    of the lower sample and of the upper one, drawn independently. ``lower`` gets ``i`` as its
-    ``batch``, ``upper`` gets ``j``.
+    state. **Extra arguments of** ``update``: ``batch``, passed to both oracles, and
+    ``sample_indices``, the pair ``(i, j)`` of integers: which lower and which upper sample it
+    holds, drawn independently.
 
     Args:
-      upper: ``upper(params, lower_params, j) -> scalar``, :math:`f_j`.
-      lower: ``lower(params, lower_params, i) -> scalar``, :math:`g_i`.
+      upper: ``upper(params, lower_params, batch) -> scalar``, :math:`f_j`.
+      lower: ``lower(params, lower_params, batch) -> scalar``, :math:`g_i`.
       num_lower_samples: :math:`n`.
       num_upper_samples: :math:`m`.
 
@@ -83,7 +83,8 @@ def estimate_saga_field(
         zeros = lambda tree: _tree.zeros_at_least_float32(tree)
         lower_mean = LowerTerms(zeros(y), zeros(y), zeros(x))
         upper_mean = UpperTerms(zeros(x), zeros(y))
-        table = lambda n, mean: jax.tree.map(lambda u: jnp.zeros((n, *u.shape), u.dtype), mean)
+        # Rows that follow the layout of what they are like.
+        table = lambda n, mean: jax.tree.map(lambda u: jnp.repeat(u[None], n, axis=0), mean)
         zero = jnp.zeros([], _tree.scalar_dtype(*jax.tree.leaves(y)))
         return EstimateSagaFieldState(
             count=jnp.zeros([], jnp.int32),
@@ -101,17 +102,21 @@ def estimate_saga_field(
         params: FieldParams | None = None,
         *,
         batch: Any = None,
+        sample_indices: tuple[jax.Array, jax.Array] | None = None,
         **extra_args: Any,
     ) -> tuple[FieldParams, EstimateSagaFieldState]:
         del updates, extra_args
         require_params("estimate_saga_field", params)
         assert params is not None
         require_whole_tree("estimate_saga_field", params)
-        require_extra("estimate_saga_field", "batch", batch, "batch=(lower_index, upper_index)")
-        i, j = batch
+        pass_what = "batch=batch, sample_indices=(lower_index, upper_index)"
+        require_extra("estimate_saga_field", "batch", batch, pass_what)
+        require_extra("estimate_saga_field", "sample_indices", sample_indices, pass_what)
+        assert sample_indices is not None
+        i, j = map(jnp.asarray, sample_indices)
         x, (y, p) = params
-        below = LowerTerms(*lower_products(lower, x, y, i, p))
-        value, slopes = jax.value_and_grad(upper, argnums=(0, 1))(x, y, j)
+        below = LowerTerms(*lower_products(lower, x, y, batch, p))
+        value, slopes = jax.value_and_grad(upper, argnums=(0, 1))(x, y, batch)
         g, g_mean, g_table = _saga(below, i, state.lower_table, state.lower_mean)
         f, f_mean, f_table = _saga(UpperTerms(*slopes), j, state.upper_table, state.upper_mean)
         directions = FieldParams(

@@ -79,8 +79,9 @@ def saba(
     condition.
 
     Args:
-      upper: ``upper(params, lower_params, j) -> scalar``, :math:`f_j`.
-      lower: ``lower(params, lower_params, i) -> scalar``, :math:`g_i`; the sum is strongly convex.
+      upper: ``upper(params, lower_params, batch) -> scalar``, :math:`f_j`.
+      lower: ``lower(params, lower_params, batch) -> scalar``, :math:`g_i`; the sum is strongly
+        convex.
       learning_rate: :math:`\eta \ge 0`, a number or a schedule.
       lower_learning_rate: :math:`\tau \ge 0`, a number or a schedule.
       adjoint_learning_rate: :math:`\bar\tau`; ``None`` means ``lower_learning_rate``.
@@ -89,7 +90,7 @@ def saba(
       lower_params: where :math:`y` starts.
 
     Returns:
-      The optimizer; ``update`` needs ``batch``, the pair ``(i, j)``.
+      The optimizer; ``update`` needs ``batch`` and ``sample_indices``, the pair ``(i, j)``.
 
     Raises:
       ValueError: a hyper-parameter is out of range.

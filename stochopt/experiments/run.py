@@ -50,6 +50,8 @@ def _views(problem: Problem, method: Method, batch: Any) -> dict[str, Any]:
         return {"batch": block_batch, "block_indices": indices}
     if problem.data is not None and method.takes == "data":
         return {"batch": problem.data(batch)}
+    if problem.sample_indices is not None and method.takes == "sample_indices":
+        return {"batch": batch, "sample_indices": problem.sample_indices(batch)}
     return {"batch": batch}
 
 

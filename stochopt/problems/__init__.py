@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+from stochopt.problems.bilevel_finite_sum import bilevel_finite_sum
 from stochopt.problems.bilevel_quadratic import bilevel_quadratic
 from stochopt.problems.causal_gaussian import causal_gaussian
 from stochopt.problems.coupled_least_squares import coupled_least_squares
 from stochopt.problems.digits import digits, digits_cnn
 from stochopt.problems.entropic_risk import entropic_risk
 from stochopt.problems.friedman import friedman
+from stochopt.problems.hyper_cleaning import hyper_cleaning
 from stochopt.problems.log_partition import log_partition
 from stochopt.problems.logistic import logistic
 from stochopt.problems.matrix_regression import matrix_regression
@@ -17,11 +19,13 @@ from stochopt.problems.phase_retrieval import phase_retrieval
 from stochopt.problems.portfolio import portfolio
 from stochopt.problems.problem import ORACLES, Problem
 from stochopt.problems.quadratic_composition import quadratic_composition
+from stochopt.problems.ridge_hyperparameter import ridge_hyperparameter
 from stochopt.problems.text import text
 from stochopt.problems.tilted import tilted
 
 #: What the command line can race on: name to factory.
 PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "bilevel-finite-sum": bilevel_finite_sum,
     "bilevel-quadratic": bilevel_quadratic,
     "causal-gaussian": causal_gaussian,
     "cosine": cosine,
@@ -30,6 +34,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "digits-cnn": digits_cnn,
     "entropic-risk": entropic_risk,
     "friedman": friedman,
+    "hyper-cleaning": hyper_cleaning,
     "log-partition": log_partition,
     "logistic": logistic,
     "matrix-regression": matrix_regression,
@@ -38,6 +43,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "polyak-lojasiewicz": polyak_lojasiewicz,
     "portfolio": portfolio,
     "quadratic-composition": quadratic_composition,
+    "ridge-hyperparameter": ridge_hyperparameter,
     "text": text,
 }
 
@@ -45,6 +51,7 @@ __all__ = [
     "ORACLES",
     "PROBLEMS",
     "Problem",
+    "bilevel_finite_sum",
     "bilevel_quadratic",
     "causal_gaussian",
     "cosine",
@@ -53,6 +60,7 @@ __all__ = [
     "digits_cnn",
     "entropic_risk",
     "friedman",
+    "hyper_cleaning",
     "log_partition",
     "logistic",
     "matrix_regression",
@@ -61,6 +69,7 @@ __all__ = [
     "polyak_lojasiewicz",
     "portfolio",
     "quadratic_composition",
+    "ridge_hyperparameter",
     "text",
     "tilted",
 ]

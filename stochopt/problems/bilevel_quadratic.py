@@ -29,6 +29,7 @@ def bilevel_quadratic(
     lower_dimension: int = 3,
     noise: float = 0.3,
     ridge: float = 0.1,
+    start: float = 0.0,
     seed: int = 0,
 ) -> Problem:
     r"""The mean of quadratics at the minimizers of quadratics, one for each block.
@@ -66,6 +67,8 @@ def bilevel_quadratic(
       lower_dimension: of each :math:`y_i`.
       noise: :math:`\sigma`.
       ridge: :math:`\rho > 0`.
+      start: every entry of :math:`x` at the start; far away, the noise that the blocks' differences
+        make at the optimum is small beside the gradient at the start.
       seed: of the random data.
 
     References:
@@ -78,6 +81,7 @@ def bilevel_quadratic(
     check_count("lower_dimension", lower_dimension)
     check_range("noise", noise, "[0, inf)")
     check_range("ridge", ridge, "(0, inf)")
+    check_range("start", start, "(-inf, inf)")
     if num_sampled > num_blocks:
         raise ValueError(f"num_sampled must be at most {num_blocks}, got {num_sampled}.")
     rng = np.random.default_rng(seed)
@@ -125,7 +129,7 @@ def bilevel_quadratic(
     return Problem(
         name="bilevel-quadratic",
         summary="quadratics at the minimizers of quadratics, blocks, closed forms",
-        init=lambda key: jnp.zeros(n),
+        init=lambda key: jnp.full(n, float(start)),
         sample=sample,
         metrics=metrics,
         objective="gap",

@@ -17,7 +17,8 @@ from stochopt.problems.problem import Problem
 BATCH_SIZE = 64
 
 
-def _data() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def digits_data() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images, one a row, and labels of the parts ``"train"`` and ``"test"``."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -37,7 +38,7 @@ def _classification(name: str, summary: str, make_module: Callable, target: floa
     from stochopt.problems._flax import functional
 
     init, apply = functional(make_module)
-    data = _data()
+    data = digits_data()
     images, labels = data["train"]
 
     def mean_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:

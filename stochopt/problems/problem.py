@@ -49,8 +49,9 @@ class Problem:
       lower: ``lower(params, lower_params, batch) -> scalar``, strongly convex in ``lower_params``
         in expectation.
       lower_params: a starting point of the lower variable, of one block where there are blocks.
-      num_samples: how many samples each level of a finite-sum bilevel problem averages; a batch is
-        then the index of one sample below and the index of one sample above.
+      num_samples: how many samples each level of a finite-sum bilevel problem averages.
+      sample_indices: ``sample_indices(batch) -> (i, j)`` of such a problem: the number of one
+        sample below and of one above that a batch holds.
       num_blocks: :math:`n` of a coupled problem, the mean over :math:`n` blocks of
         ``outer(E inner)``, or of ``upper`` where each block has a lower problem of its own.
       blocks: ``blocks(batch) -> (block_indices, block_batch)`` of a coupled problem: which blocks a
@@ -88,6 +89,7 @@ class Problem:
     lower: Callable[[Params, Any, Batch], jax.Array] | None = None
     lower_params: Any = None
     num_samples: int | None = None
+    sample_indices: Callable[[Batch], tuple[jax.Array, jax.Array]] | None = None
     num_blocks: int | None = None
     blocks: Callable[[Batch], tuple[jax.Array, Batch]] | None = None
     data: Callable[[Batch], Any] | None = None

@@ -146,14 +146,25 @@ def check_donation(case):
 
 
 def check_sharding_follows(state, params):
-    """Catches state made from a shape alone: it would be replicated, or move at every step."""
+    """Catches state made from a shape alone: it would be replicated, or move at every step.
+
+    A table whose rows are like a parameter follows it behind its first axis.
+    """
     of_shape = {leaf.shape: leaf.sharding for leaf in jax.tree.leaves(params)}
+    of_rows = {
+        shape: jax.NamedSharding(sharding.mesh, jax.P(None, *sharding.spec))
+        for shape, sharding in of_shape.items()
+    }
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name = jax.tree_util.keystr(path)
         if leaf.shape in of_shape:
             expected = of_shape[leaf.shape]
             same = leaf.sharding.is_equivalent_to(expected, leaf.ndim)
             assert same, f"{name}: {leaf.sharding} is not the parameter's {expected}"
+        elif leaf.shape[1:] in of_rows:
+            expected = of_rows[leaf.shape[1:]]
+            same = leaf.sharding.is_equivalent_to(expected, leaf.ndim)
+            assert same, f"{name}: the rows of {leaf.sharding} are not the parameter's"
         else:
             assert leaf.sharding.is_fully_replicated, f"{name} is {leaf.sharding}"
 
