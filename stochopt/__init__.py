@@ -4,7 +4,20 @@ Every name here is a factory of an ``optax.GradientTransformationExtraArgs``; th
 chained from live in the family packages.
 """
 
-from stochopt import compositional, model_building, orthogonal
+from stochopt import bilevel, compositional, model_building, orthogonal
+from stochopt.bilevel import (
+    amigo,
+    bsa,
+    bsvrb_v1,
+    bsvrb_v2,
+    f2sa,
+    mrbo,
+    saba,
+    soba,
+    stocbio,
+    sustain,
+    ttsa,
+)
 from stochopt.compositional import asc_pg, meco, msvr, nasa, scgd, scma, scsc, scst, sox
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
@@ -29,7 +42,20 @@ __all__ = [
     "sox",
     "msvr",
     "meco",
+    # A minimizer inside the objective
+    "soba",
+    "saba",
+    "mrbo",
+    "sustain",
+    "f2sa",
+    "amigo",
+    "stocbio",
+    "bsa",
+    "ttsa",
+    "bsvrb_v1",
+    "bsvrb_v2",
     # Families
+    "bilevel",
     "compositional",
     "model_building",
     "orthogonal",
