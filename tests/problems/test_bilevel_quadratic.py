@@ -179,6 +179,11 @@ def test_an_independent_draw_of_the_same_blocks():
     assert problem.num_sampled == 5
 
 
+def test_starting_point():
+    assert bilevel_quadratic(start=3.5).init(key(0)).tolist() == [3.5] * 4
+    assert bilevel_quadratic().init(key(0)).tolist() == [0] * 4
+
+
 def test_strict_promotion(strict):
     problem = bilevel_quadratic()
     x, y, batch = jnp.ones(4), problem.lower_params, a_draw(problem, jnp.int32(3))
@@ -191,6 +196,7 @@ def test_strict_promotion(strict):
         *[{name: 0} for name in ("num_blocks", "num_sampled", "dimension", "lower_dimension")],
         {"noise": -1},
         {"ridge": 0},
+        {"start": float("inf")},
         {"num_sampled": 21},
     ],
 )
