@@ -1,5 +1,5 @@
 """The convergence rates claimed of the methods: a module for each family."""
 
-from stochopt.claims.claim import Claim, Constants, Control, powers_of_two
+from stochopt.claims.claim import Claim, Constants, Control, powers, powers_of_two
 
-__all__ = ["Claim", "Constants", "Control", "powers_of_two"]
+__all__ = ["Claim", "Constants", "Control", "powers", "powers_of_two"]

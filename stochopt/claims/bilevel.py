@@ -1,3 +1,164 @@
 """Methods for bilevel problems."""
 
-SOBA = SABA = MRBO = SUSTAIN = F2SA = AMIGO = STOCBIO = BSA = TTSA = BSVRB_V1 = BSVRB_V2 = ()
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from stochopt.bilevel import (
+    amigo,
+    bsa,
+    bsvrb_v1,
+    bsvrb_v2,
+    f2sa,
+    mrbo,
+    soba,
+    stocbio,
+    sustain,
+    ttsa,
+)
+from stochopt.claims.claim import Claim, Constants, Control, powers, powers_of_two
+from stochopt.problems import Problem, bilevel_finite_sum, bilevel_quadratic, stacked
+
+_SOBA = "Dagréou et al. 2022, arXiv:2201.13409"
+_MRBO = "Yang, Ji, Liang 2021, arXiv:2106.04692"
+_SUSTAIN = "Khanduri et al. 2021, arXiv:2102.07367"
+_F2SA = "Kwon et al. 2023, arXiv:2301.10945"
+_AMIGO = "Arbel, Mairal 2022, arXiv:2111.14580"
+_STOCBIO = "Ji, Yang, Liang 2021, arXiv:2010.07962"
+_BSA = "Ghadimi, Wang 2018, arXiv:1802.02246"
+_TTSA = "Hong et al. 2023, arXiv:2007.05170"
+_BSVRB = "Hu et al. 2023, arXiv:2305.18730"
+
+# Half of 20 blocks in a batch; or 10 blocks, all of them, as one lower problem.
+_blocks = functools.partial(bilevel_quadratic, num_sampled=10, noise=0.1, start=20.0)
+_SERIES = {"num_terms": 30, "series_step": 0.25}
+
+
+def _single() -> Problem:
+    return stacked(bilevel_quadratic(num_blocks=10, num_sampled=10, noise=0.1, start=20.0))
+
+
+def _without_cross(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """The method for a lower problem that seems not to depend on the parameters."""
+
+    @functools.wraps(factory)
+    def wrong(upper: Any, lower: Any, *args: Any, **kwargs: Any) -> Any:
+        blind = lambda x, y, batch: lower(jax.lax.stop_gradient(x), y, batch)
+        return factory(upper, blind, *args, **kwargs)
+
+    wrong.__signature__ = inspect.signature(factory)  # type: ignore[attr-defined]
+    return wrong
+
+
+def _gradient(
+    theorem: str,
+    factory: Callable[..., Any],
+    constants: Constants,
+    exponent: float,
+    problem: Callable[[], Problem] = _single,
+    setting: str = "strongly convex lower problem; noise of bounded variance",
+    **more: Any,
+) -> Claim:
+    """The gradient's norm, with the gradient that forgets the minimizer's motion as control."""
+    return Claim(
+        setting=setting,
+        theorem=theorem,
+        problem=problem,
+        constants=constants,
+        measure="squared_gradient_norm",
+        exponent=exponent,
+        control=Control("dropped cross term", method={"factory": _without_cross(factory)}),
+        **more,
+    )
+
+
+def _with(constants: Constants, **fixed: Any) -> Constants:
+    return lambda horizon: {**constants(horizon), **fixed}
+
+
+_soba = powers(learning_rate=(2, 1 / 2), lower_learning_rate=(2, 1 / 2))
+_inner_loops = _with(powers(learning_rate=(2, 1 / 2)), lower_learning_rate=0.2, num_lower_steps=3)
+_series = _with(_inner_loops, **_SERIES)
+_ttsa = _with(powers(learning_rate=(3, 3 / 5), lower_learning_rate=(2, 2 / 5)), **_SERIES)
+_recursive = _with(
+    powers(
+        learning_rate=(1, 1 / 3),
+        lower_learning_rate=(1, 1 / 3),
+        lower_rate=(8, 2 / 3),
+        direction_rate=(4, 2 / 3),
+    ),
+    **_SERIES,
+)
+_bsvrb = powers(
+    {"tracker_rate": 0.5},
+    learning_rate=(0.8, 1 / 3),
+    lower_learning_rate=(0.8, 1 / 3),
+    tracker_rate=(16, 2 / 3),
+    direction_rate=(4, 2 / 3),
+)
+# A series draws a batch for each of its terms: thirty times the work.
+_SHORT = powers_of_two(8, 14)
+
+
+def _saba(horizon: Any) -> Mapping[str, Any]:
+    del horizon  # any length
+    return {"learning_rate": 0.02, "lower_learning_rate": 0.05}
+
+
+SOBA = (_gradient(_SOBA, soba, _soba, 1 / 2),)
+SABA = (
+    Claim(
+        setting="strongly convex lower problem; finite sums; constant steps",
+        theorem=_SOBA,
+        problem=bilevel_finite_sum,
+        constants=_saba,
+        measure="squared_gradient_norm",
+        exponent=1.0,
+        control=Control("samples without memory", method={"factory": soba, "takes": "batch"}),
+        horizons=powers_of_two(7, 13),
+    ),
+)
+MRBO = (_gradient(_MRBO, mrbo, _recursive, 2 / 3, over="tail", horizons=_SHORT),)
+SUSTAIN = (_gradient(_SUSTAIN, sustain, _recursive, 2 / 3, over="tail", horizons=_SHORT),)
+AMIGO = (
+    _gradient(_AMIGO, amigo, _with(_inner_loops, num_adjoint_steps=3), 1 / 2, horizons=_SHORT),
+)
+STOCBIO = (_gradient(_STOCBIO, stocbio, _series, 1 / 2, horizons=_SHORT),)
+BSA = (_gradient(_BSA, bsa, _series, 1 / 2, horizons=_SHORT),)
+TTSA = (_gradient(_TTSA, ttsa, _ttsa, 2 / 5, horizons=_SHORT),)
+
+
+def _f2sa(horizon: Any) -> Mapping[str, Any]:
+    return {
+        "penalty": 4 * horizon ** (1 / 7),
+        "lower_learning_rate": jnp.minimum(0.2, 6 / horizon ** (4 / 7)),
+        "penalized_learning_rate": 1.2 / horizon ** (5 / 7),
+        "learning_rate": 4 / horizon ** (5 / 7),
+    }
+
+
+F2SA = (_gradient(_F2SA, f2sa, _f2sa, 2 / 7),)
+
+
+def _blockwise(factory: Callable[..., Any], constants: Constants) -> tuple[Claim, Claim]:
+    """Gradient and direction; the latter tests the coefficient that makes up for motion."""
+    gradient = _gradient(
+        _BSVRB,
+        factory,
+        constants,
+        2 / 3,
+        problem=_blocks,
+        setting="strongly convex lower problems, half of them in a batch",
+        over="tail",
+    )
+    wrong = Control("correction of a single block", constants=_with(constants, correction=1.0))
+    return gradient, dataclasses.replace(gradient, measure="gradient_error", control=wrong)
+
+
+BSVRB_V1 = _blockwise(bsvrb_v1, _with(_bsvrb, hessian_floor=0.2))
+BSVRB_V2 = _blockwise(bsvrb_v2, _bsvrb)

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import jax.numpy as jnp
+
 from stochopt.problems import Problem
 
 #: From a horizon :math:`T` to the hyper-parameters of a run of :math:`T` updates.
@@ -13,6 +15,14 @@ Constants = Callable[[Any], Mapping[str, Any]]
 def powers_of_two(first: int, last: int) -> tuple[int, ...]:
     r"""The horizons :math:`2^{first}, \dots, 2^{last}`."""
     return tuple(2**k for k in range(first, last + 1))
+
+
+def powers(caps: Mapping[str, float] | None = None, **constants: tuple[float, float]) -> Constants:
+    """Each constant a factor and a negative power of the horizon, at most its cap or one."""
+    at_most = dict.fromkeys(constants, 1.0) | dict(caps or {})
+    return lambda horizon: {
+        name: jnp.minimum(c / horizon**p, at_most[name]) for name, (c, p) in constants.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

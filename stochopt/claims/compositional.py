@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from stochopt.claims.claim import Claim, Constants, Control
+from stochopt.claims.claim import Claim, Constants, Control, powers
 from stochopt.compositional import log_moving_average
 from stochopt.problems import (
     Problem,
@@ -35,14 +35,6 @@ _NAIVE = {
     "independent_jacobian": False,
     "estimates": {},
 }
-
-
-def _powers(caps: Mapping[str, float] | None = None, **constants: tuple[float, float]) -> Constants:
-    """Each constant a factor and a negative power of the horizon, at most its cap."""
-    at_most = dict.fromkeys(constants, 1.0) | dict(caps or {})
-    return lambda horizon: {
-        name: jnp.minimum(c / horizon**p, at_most[name]) for name, (c, p) in constants.items()
-    }
 
 
 def _gradient(
@@ -95,14 +87,14 @@ def _estimate(
     )
 
 
-_scgd = _powers(learning_rate=(2, 3 / 5), tracker_rate=(2, 2 / 5))
-_asc_pg = _powers(learning_rate=(2, 5 / 9), tracker_rate=(3, 4 / 9))
-_scma = _powers(learning_rate=(0.8, 1 / 2), tracker_rate=(12, 1 / 2), direction_rate=(12, 1 / 2))
-_scsc = _powers(learning_rate=(2, 1 / 2), tracker_rate=(4, 1 / 2))
-_scst = _powers(learning_rate=(1, 1 / 3), tracker_rate=(4, 2 / 3), direction_rate=(4, 2 / 3))
+_scgd = powers(learning_rate=(2, 3 / 5), tracker_rate=(2, 2 / 5))
+_asc_pg = powers(learning_rate=(2, 5 / 9), tracker_rate=(3, 4 / 9))
+_scma = powers(learning_rate=(0.8, 1 / 2), tracker_rate=(12, 1 / 2), direction_rate=(12, 1 / 2))
+_scsc = powers(learning_rate=(2, 1 / 2), tracker_rate=(4, 1 / 2))
+_scst = powers(learning_rate=(1, 1 / 3), tracker_rate=(4, 2 / 3), direction_rate=(4, 2 / 3))
 _SHARED = Control("one draw for value and Jacobian", method={"independent_jacobian": False})
-_fixed_tracker = _powers(tracker_rate=(0.1, 0))
-_fixed_direction = _powers(direction_rate=(0.5, 0))
+_fixed_tracker = powers(tracker_rate=(0.1, 0))
+_fixed_direction = powers(direction_rate=(0.5, 0))
 
 
 def _nasa(horizon: Any) -> Mapping[str, Any]:
@@ -145,15 +137,15 @@ SCST = (
 
 # Blocks: the table follows at the speed of B / n, here 1/10.
 _blocks = functools.partial(coupled_least_squares, row_noise=0.3)
-_sox = _powers(learning_rate=(0.4, 1 / 2), tracker_rate=(25, 1 / 2), direction_rate=(8, 1 / 2))
-_msvr = _powers(
+_sox = powers(learning_rate=(0.4, 1 / 2), tracker_rate=(25, 1 / 2), direction_rate=(8, 1 / 2))
+_msvr = powers(
     {"tracker_rate": 0.5},
     learning_rate=(0.8, 1 / 3),
     tracker_rate=(12, 2 / 3),
     direction_rate=(6, 2 / 3),
 )
 # Exponentials: the tracker of the logarithm.
-_entropic = _powers(learning_rate=(0.4, 1 / 2), tracker_rate=(12, 1 / 2), direction_rate=(8, 1 / 2))
+_entropic = powers(learning_rate=(0.4, 1 / 2), tracker_rate=(12, 1 / 2), direction_rate=(8, 1 / 2))
 
 
 def _sox_of_logarithms(horizon: Any) -> Mapping[str, Any]:
@@ -182,7 +174,7 @@ def _clip(theta: Any) -> Any:
     return jnp.clip(theta, -4, 4)
 
 
-_meco = _powers(learning_rate=(0.5, 1 / 2), tracker_rate=(4, 1 / 2), direction_rate=(4, 1 / 2))
+_meco = powers(learning_rate=(0.5, 1 / 2), tracker_rate=(4, 1 / 2), direction_rate=(4, 1 / 2))
 
 
 def _meco_horizon(horizon: Any) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from stochopt.problems.portfolio import portfolio
 from stochopt.problems.problem import ORACLES, Problem
 from stochopt.problems.quadratic_composition import quadratic_composition
 from stochopt.problems.ridge_hyperparameter import ridge_hyperparameter
+from stochopt.problems.stacked import stacked
 from stochopt.problems.text import text
 from stochopt.problems.tilted import tilted
 
@@ -70,6 +71,7 @@ __all__ = [
     "portfolio",
     "quadratic_composition",
     "ridge_hyperparameter",
+    "stacked",
     "text",
     "tilted",
 ]

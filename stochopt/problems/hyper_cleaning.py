@@ -17,7 +17,7 @@ _CLASSES = 10
 
 # From zero, where the curvature is greatest, Newton's method needs no safeguard with so much decay.
 _LEAST_DECAY = 1e-3
-_NEWTON_STEPS = 8
+_NEWTON_STEPS = 10
 _TOLERANCE = 1e-4  # of each of its linear systems; each step gains at least that factor at last
 _MAX_PRODUCTS = 100
 
@@ -94,7 +94,7 @@ def hyper_cleaning(
         penalty = decay / 2 * jnp.vdot(lower_params, lower_params)
         return jnp.mean(jax.nn.sigmoid(params[index]) * losses) + penalty
 
-    whole = np.arange(num_train), np.arange(num_validation)
+    whole = np.arange(num_train, dtype=np.int32), np.arange(num_validation, dtype=np.int32)
     slope = lambda params, lower_params: jax.grad(lower, 1)(params, lower_params, whole)
 
     def solve(params: jax.Array, product: Any, right: jax.Array, tolerance: float) -> jax.Array:
