@@ -24,6 +24,7 @@ class EstimateFieldState(NamedTuple):
     """State of :func:`estimate_field`."""
 
     count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=int32
+    # The hidden variables as plain tuples, so that each name stands in a state once.
     tracked_directions: Any  # like the variables, or None without a tracker
     previous_params: Any  # the variables of the last update, or None where nothing needs them
     estimated_value: jax.Array  # of the upper function at the last draw, shape=()
@@ -70,14 +71,14 @@ def estimate_field(
         tracked = Directions(
             *[
                 None if part is None else _tree.zeros_at_least_float32(variable)
-                for part, variable in zip(parts, params, strict=True)
+                for part, variable in zip(parts, _nameless(params), strict=True)
             ]
         )
         zero = jnp.zeros([], _tree.scalar_dtype(*jax.tree.leaves(params)))
         return EstimateFieldState(
             count=jnp.zeros([], jnp.int32),
             tracked_directions=tracked if tracks else None,
-            previous_params=optax.tree.zeros_like(params) if keeps_previous else None,
+            previous_params=optax.tree.zeros_like(_nameless(params)) if keeps_previous else None,
             estimated_value=zero,
             curvature=jnp.zeros_like(zero),
         )
@@ -106,33 +107,45 @@ def estimate_field(
         previous = None
         if keeps_previous:
             # On first touch both points coincide: the old sample is finite wherever the new is.
-            previous = optax.tree.where(first, params, state.previous_params)
+            previous = optax.tree.where(first, params, _named(state.previous_params, params))
         used: list[Any] = []
         kept: list[Any] = []
         for position, part in enumerate(parts):
-            direction = sampled.directions[position]
+            direction = _nameless(sampled.directions)[position]
             if part is None:
                 used.append(direction)
                 kept.append(None)
                 continue
             assert state.tracked_directions is not None
             # Both parts look at the same old point: the compiler does it once.
-            part_at = lambda at, k=position: field.sample(at[0], at[1], draw).directions[k]
+            part_at = lambda at, k=position: _nameless(field.sample(at[0], at[1], draw).directions)[
+                k
+            ]
             sample = Sample(direction, part_at, params, previous, first, state.count)
             use, keep = part.update(state.tracked_directions[position], sample)
             used.append(use)
             kept.append(keep)
-        directions = optax.tree.cast_like(FieldParams(used[0], used[1]), params)
+        directions = optax.tree.cast_like(_named(used, params), params)
         as_kept = lambda x: jnp.asarray(x, state.estimated_value.dtype)
         return directions, EstimateFieldState(
             count=optax.safe_increment(state.count),
             tracked_directions=Directions(kept[0], kept[1]) if tracks else None,
-            previous_params=_tree.copy(params) if keeps_previous else None,
+            previous_params=_tree.copy(_nameless(params)) if keeps_previous else None,
             estimated_value=jnp.array(as_kept(sampled.value)),
             curvature=as_kept(sampled.curvature),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _nameless(variables: Any) -> Directions:
+    params, hidden = variables
+    return Directions(params, tuple(hidden))
+
+
+def _named(variables: Any, like: FieldParams) -> FieldParams:
+    params, hidden = variables
+    return FieldParams(params, type(like.hidden)(*hidden))
 
 
 class HideState(NamedTuple):

@@ -24,8 +24,8 @@ class LowerTerms(NamedTuple):
 class UpperTerms(NamedTuple):
     """What a sample of the upper function gives."""
 
-    params: Any  # gradient in the parameters
-    lower_params: Any  # gradient in the lower variable
+    direct: Any  # gradient in the parameters
+    slope: Any  # gradient in the lower variable
 
 
 class EstimateSagaFieldState(NamedTuple):
@@ -120,8 +120,8 @@ def estimate_saga_field(
         g, g_mean, g_table = _saga(below, i, state.lower_table, state.lower_mean)
         f, f_mean, f_table = _saga(UpperTerms(*slopes), j, state.upper_table, state.upper_mean)
         directions = FieldParams(
-            hypergradient(f.params, g.cross_product),
-            LowerAndAdjoint(g.gradient, optax.tree.sub(g.hessian_product, f.lower_params)),
+            hypergradient(f.direct, g.cross_product),
+            LowerAndAdjoint(g.gradient, optax.tree.sub(g.hessian_product, f.slope)),
         )
         as_kept = lambda u: jnp.array(u, state.estimated_value.dtype)
         return optax.tree.cast_like(directions, params), EstimateSagaFieldState(
