@@ -209,6 +209,9 @@ def estimate_blockwise(
             sample = Sample(seen_now, hessian_at, point, old_point, ~seen, state.count)
             _, new = for_hessian.update(matrices.hessian, sample)
             fresh = jax.vmap(scheme.kept)(seen_now).astype(dtype)
+            # The matrix of padding may have no inverse; weight zero would not hide that.
+            identity = jnp.broadcast_to(jnp.eye(fresh.shape[-1], dtype=dtype), fresh.shape)
+            fresh = _where(indices < num_blocks, fresh, identity)
             hessians = _where(seen, matrices.hessian, fresh)
             just_before = seen & (matrices.changed_at == state.count - 1)
             old_hessians = _where(just_before, matrices.previous_hessian, hessians)

@@ -146,10 +146,13 @@ def _elapsed(time: jax.Array, mark: jax.Array) -> jax.Array:
 
 
 def _add(time: jax.Array, step: Any) -> jax.Array:
-    """The compensated sum (Knuth) of a time and a step."""
+    """The sum of a time and a step in twice the precision (Knuth, Dekker)."""
     high, low = time
     step = jnp.asarray(step, high.dtype)
     total = high + step
     virtual = total - high
     error = (high - (total - virtual)) + (step - virtual)
-    return jnp.stack([total, low + error])
+    # The errors may all have one sign: what they sum up to goes over into the first part.
+    low = low + error
+    carried = total + low
+    return jnp.stack([carried, low - (carried - total)])

@@ -81,7 +81,7 @@ def tracked_hessian(lower: Lower, *, floor: float | None = None, damping: float 
         if floor is None:
             return symmetric
         values, vectors = jnp.linalg.eigh(symmetric)
-        return (vectors * jnp.maximum(values, floor)) @ vectors.T
+        return (vectors * jnp.maximum(values, floor)[None]) @ vectors.T
 
     def adjoint(variables: LowerOnly, matrix: jax.Array, slope: Any) -> Any:
         del variables
