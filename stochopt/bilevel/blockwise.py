@@ -190,6 +190,7 @@ def estimate_blockwise(
         found, touched = _table.look_up((tables, state.visited), indices, indices)
         moving, matrices = found.own
         seen, start = touched.own, state.count == 0
+        inside = indices < num_blocks  # the others are padding
         now, before = motion.read(moving, state.clock, projections)
         # On first touch both points coincide: the old sample is finite wherever the new is.
         old_params = optax.tree.where(start, params, state.previous_params)
@@ -211,7 +212,7 @@ def estimate_blockwise(
             fresh = jax.vmap(scheme.kept)(seen_now).astype(dtype)
             # The matrix of padding may have no inverse; weight zero would not hide that.
             identity = jnp.broadcast_to(jnp.eye(fresh.shape[-1], dtype=dtype), fresh.shape)
-            fresh = _where(indices < num_blocks, fresh, identity)
+            fresh = _where(inside, fresh, identity)
             hessians = _where(seen, matrices.hessian, fresh)
             just_before = seen & (matrices.changed_at == state.count - 1)
             old_hessians = _where(just_before, matrices.previous_hessian, hessians)
@@ -219,7 +220,7 @@ def estimate_blockwise(
             new_matrices = TrackedMatrices(jax.vmap(scheme.kept)(new), hessians, numbers)
 
         # The direction, with what was known before.
-        weights = (indices < num_blocks).astype(dtype)
+        weights = inside.astype(dtype)
         weights = weights / jnp.maximum(jnp.sum(weights), 1)
 
         def hypergradient(params: Any, variables: Any, matrices: Any) -> tuple[Any, Any, Any]:
@@ -233,9 +234,11 @@ def estimate_blockwise(
             weight = jnp.where(start, 1.0, value_at(direction_rate, state.count))
             direction = _tree.corrected(direction, state.direction, there, 1 - weight)
 
-        # Back into the tables; written as a function of what was read, or XLA copies them first.
+        # Back into the tables; written as a function of what was read, or XLA copies them first:
+        # the rows of padding, which are dropped, stay as they were.
         turned = motion.turn(now, before, directions, state.clock)
-        rows_now = ((turned, new_matrices), seen | (indices < num_blocks))
+        new_rows = optax.tree.cast_like((turned, new_matrices), found.own)
+        rows_now = (_where(inside, new_rows, found.own), seen | inside)
         written, visited = _table.write((tables, state.visited), indices, rows_now)
         steps = tuple(value_at(rate, state.count) for rate in learning_rates)
         as_kept = lambda x: jnp.array(x, dtype)

@@ -178,7 +178,6 @@ def test_without_a_floor_damping_is_added_to_the_matrix(x64):
 
 
 def test_the_hessian_has_a_rate_of_its_own(x64):
-    # Everything the same at rate zero of the correction and of the point: only the average differs.
     draws = random_draws(4, 20)
     runs = [
         follow(
@@ -186,11 +185,11 @@ def test_the_hessian_has_a_rate_of_its_own(x64):
             jnp.asarray(START),
             arrays(draws),
         )[1]
-        for rate in (None, CONSTANT["alpha"], 0.8)
+        for rate in (None, 0.8)
     ]
     matrices = [run.matrices.hessian for run in runs]
-    np.testing.assert_array_equal(matrices[0], matrices[1])
-    assert np.max(np.abs(matrices[0] - matrices[2])) > 1e-2
+    assert np.max(np.abs(matrices[0] - matrices[1])) > 1e-2
+    jax.tree.map(np.testing.assert_array_equal, runs[0].moving.mark, runs[1].moving.mark)
 
 
 def test_a_ball_acts_in_every_update_only_in_the_dense_form(x64):
@@ -451,7 +450,7 @@ def test_an_upper_function_that_is_no_scalar_is_refused():
     x = jnp.asarray(START, jnp.float32)
     draw = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), random_draws(0, 1))
     with pytest.raises(ValueError, match="upper must return a scalar"):
-        estimate.update(None, estimate.init(x), x, **draw)
+        jax.eval_shape(lambda: estimate.update(None, estimate.init(x), x, **draw))
 
 
 @pytest.mark.parametrize(
