@@ -14,7 +14,7 @@ rates: $(VENV)/.experiments
 	$(BIN)/stochopt rates
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

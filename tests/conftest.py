@@ -16,8 +16,8 @@ hypothesis.settings.load_profile("stochopt")
 
 
 def pytest_collection_modifyitems(items):
-    """Groups that stay in one process start first, so that no other process waits for them."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    """The longest file starts first, so that no other process waits for it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
 
 
 @pytest.fixture

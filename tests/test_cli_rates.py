@@ -9,8 +9,7 @@ from stochopt import catalog, cli
 from stochopt.cli import rates as rates_module
 from stochopt.experiments import plots
 
-# One process makes the fixture below, first of all: it takes minutes.
-pytestmark = pytest.mark.xdist_group("rates")
+pytestmark = pytest.mark.first  # the fixture below takes minutes
 
 
 def invoke(*arguments):
