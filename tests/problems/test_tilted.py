@@ -9,6 +9,7 @@ import pytest
 
 from stochopt.problems import (
     Problem,
+    bilevel_quadratic,
     log_partition,
     matrix_regression,
     phase_retrieval,
@@ -67,6 +68,22 @@ def test_outer_function_gets_the_same_term_in_the_params_only(x64):
         (in_u, in_x), (tilted_in_u, tilted_in_x) = (slope(u, x, batch) for slope in slopes)
         np.testing.assert_array_equal(tilted_in_u, in_u)
         np.testing.assert_allclose(tilted_in_x - in_x, np.full(6, entry), rtol=1e-9)
+
+
+def test_upper_function_gets_the_same_term_and_the_lower_one_none(x64):
+    problem = bilevel_quadratic()
+    biased = tilted(problem, FRACTION)
+    initial = np.asarray(problem.exact["gradient"](problem.init(key(0))))
+    entry = FRACTION * np.linalg.norm(initial) / np.sqrt(initial.size)
+    assert entry > 0.05
+    batch = jax.tree.map(lambda x: x[0], problem.blocks(problem.sample(key(0)))[1])
+    y = jnp.linspace(-1, 1, 3)
+    slopes = [jax.jit(jax.grad(p.upper, argnums=(0, 1))) for p in (problem, biased)]
+    for x in random_points(problem):
+        (in_x, in_y), (tilted_in_x, tilted_in_y) = (slope(x, y, batch) for slope in slopes)
+        np.testing.assert_allclose(tilted_in_x - in_x, np.full(4, entry), rtol=1e-9)
+        np.testing.assert_array_equal(tilted_in_y, in_y)
+    assert biased.lower is problem.lower
 
 
 @each_problem
