@@ -51,7 +51,8 @@ def hyper_cleaning(
     Training and validation examples are disjoint, drawn from the training part of the digits; the
     whole testing part is for testing. A fraction of the training labels is replaced by another
     class, drawn at random. Validation and test labels are right. A batch is a minibatch of indices
-    of each part, drawn with replacement.
+    of each part, drawn with replacement. One weight matters little: entries of the gradient are of
+    the order :math:`1 / n`, so learning rates of plain descent are of the order of :math:`n / 10`.
 
     ``metrics`` solves the lower problem for the weights that it gets by Newton's method, and so do
     the exact quantities: a call costs about a hundred products with the lower Hessian.
