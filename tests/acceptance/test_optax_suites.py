@@ -5,6 +5,9 @@ from optax_suites import Harness, load, replace_lookup, suite
 
 from stochopt import catalog
 
+# The lower Hessian there is one: a single term of a Neumann series is its inverse.
+ONE_TERM = {"num_terms": 1, "series_step": 1.0}
+
 #: Hyper-parameters with which each method comes within 3e-2 of the minimizers of the suites'
 #: parabolas and Rosenbrock functions, in 10,000 steps.
 HYPERPARAMS = {
@@ -22,6 +25,17 @@ HYPERPARAMS = {
     "sox": {"learning_rate": 1.1e-3, "direction_rate": 0.5},
     "msvr": {"learning_rate": 1.1e-3},
     "meco": {"learning_rate": 1.1e-3, "direction_rate": 0.5},
+    "soba": {"learning_rate": 1.1e-3},
+    "saba": {"learning_rate": 1.1e-3},
+    "mrbo": {"learning_rate": 1.1e-3, **ONE_TERM},
+    "sustain": {"learning_rate": 1.1e-3, **ONE_TERM},
+    "f2sa": {"learning_rate": 1.1e-3},
+    "amigo": {"learning_rate": 1.1e-3},
+    "stocbio": {"learning_rate": 1.1e-3, **ONE_TERM},
+    "bsa": {"learning_rate": 1.1e-3, **ONE_TERM},
+    "ttsa": {"learning_rate": 1.1e-3, **ONE_TERM},
+    "bsvrb_v1": {"learning_rate": 1.1e-3},
+    "bsvrb_v2": {"learning_rate": 1.1e-3},
 }
 
 HARNESS = Harness()
@@ -65,7 +79,7 @@ AliasTest = suite(
         *(
             rf"test_optimization.*'{method.name}'.*_setup_rosenbrock.*complex"
             for method in catalog.METHODS
-            if method.family == "compositional"
+            if method.family in ("bilevel", "compositional")
         ),
     ),
 )
