@@ -25,7 +25,7 @@ from stochopt.claims.claim import Claim, Constants, Control, powers, powers_of_t
 from stochopt.problems import Problem, bilevel_finite_sum, bilevel_quadratic, stacked
 
 _SOBA = "Dagréou et al. 2022, arXiv:2201.13409"
-_MRBO = "Yang, Ji, Liang 2021, arXiv:2106.04692"
+_MRBO = (_gradient(_MRBO, mrbo, _recursive, 2 / 3, over="tail", horizons=_LONGER),)
 _SUSTAIN = "Khanduri et al. 2021, arXiv:2102.07367"
 _F2SA = "Kwon et al. 2023, arXiv:2301.10945"
 _AMIGO = "Arbel, Mairal 2022, arXiv:2111.14580"
@@ -101,8 +101,8 @@ _bsvrb = powers(
     tracker_rate=(16, 2 / 3),
     direction_rate=(4, 2 / 3),
 )
-# A series draws a batch for each of its terms, and a floor on a spectrum wants all of it.
-_SHORT = powers_of_two(7, 13)
+# Inner loops and the terms of a series draw batches of their own: up to thirty times the work.
+_SHORT, _LONGER = powers_of_two(7, 13), powers_of_two(8, 14)
 
 
 def _saba(horizon: Any) -> Mapping[str, Any]:
@@ -124,8 +124,8 @@ SABA = (
         horizons=powers_of_two(7, 13),
     ),
 )
-MRBO = (_gradient(_MRBO, mrbo, _recursive, 2 / 3, over="tail", horizons=_SHORT),)
-SUSTAIN = (_gradient(_SUSTAIN, sustain, _recursive, 2 / 3, over="tail", horizons=_SHORT),)
+MRBO = (_gradient(_MRBO, mrbo, _recursive, 2 / 3, over="tail", horizons=_LONGER),)
+SUSTAIN = (_gradient(_SUSTAIN, sustain, _recursive, 2 / 3, over="tail", horizons=_LONGER),)
 AMIGO = (
     _gradient(_AMIGO, amigo, _with(_inner_loops, num_adjoint_steps=3), 1 / 2, horizons=_SHORT),
 )
@@ -147,7 +147,7 @@ F2SA = (_gradient(_F2SA, f2sa, _f2sa, 2 / 7),)
 
 
 def _blockwise(
-    factory: Callable[..., Any], constants: Constants, wrong: Control, **more: Any
+    factory: Callable[..., Any], constants: Constants, wrong: Control
 ) -> tuple[Claim, Claim]:
     """Claims of the gradient and of the direction, the latter against a control of its own."""
     gradient = _gradient(
@@ -158,7 +158,6 @@ def _blockwise(
         problem=_blocks,
         setting="strongly convex lower problems, half of them in a batch",
         over="tail",
-        **more,
     )
     direction = dataclasses.replace(gradient, measure="gradient_error", control=wrong)
     return gradient, direction
@@ -169,7 +168,6 @@ BSVRB_V1 = _blockwise(
     bsvrb_v1,
     _bsvrb_v1,
     Control("no correction for the motion", constants=_with(_bsvrb_v1, correction=0.0)),
-    horizons=powers_of_two(8, 14),
 )
 # Half of the right coefficient: the lower and adjoint variables swing up.
 BSVRB_V2 = _blockwise(
