@@ -25,7 +25,7 @@ from stochopt.claims.claim import Claim, Constants, Control, powers, powers_of_t
 from stochopt.problems import Problem, bilevel_finite_sum, bilevel_quadratic, stacked
 
 _SOBA = "Dagréou et al. 2022, arXiv:2201.13409"
-_MRBO = (_gradient(_MRBO, mrbo, _recursive, 2 / 3, over="tail", horizons=_LONGER),)
+_MRBO = "Yang, Ji, Liang 2021, arXiv:2106.04692"
 _SUSTAIN = "Khanduri et al. 2021, arXiv:2102.07367"
 _F2SA = "Kwon et al. 2023, arXiv:2301.10945"
 _AMIGO = "Arbel, Mairal 2022, arXiv:2111.14580"
@@ -102,7 +102,7 @@ _bsvrb = powers(
     direction_rate=(4, 2 / 3),
 )
 # Inner loops and the terms of a series draw batches of their own: up to thirty times the work.
-_SHORT, _LONGER = powers_of_two(7, 13), powers_of_two(8, 14)
+_SHORT = powers_of_two(7, 13)
 
 
 def _saba(horizon: Any) -> Mapping[str, Any]:
@@ -124,8 +124,8 @@ SABA = (
         horizons=powers_of_two(7, 13),
     ),
 )
-MRBO = (_gradient(_MRBO, mrbo, _recursive, 2 / 3, over="tail", horizons=_LONGER),)
-SUSTAIN = (_gradient(_SUSTAIN, sustain, _recursive, 2 / 3, over="tail", horizons=_LONGER),)
+MRBO = (_gradient(_MRBO, mrbo, _recursive, 2 / 3, over="tail", horizons=_SHORT),)
+SUSTAIN = (_gradient(_SUSTAIN, sustain, _recursive, 2 / 3, over="tail", horizons=_SHORT),)
 AMIGO = (
     _gradient(_AMIGO, amigo, _with(_inner_loops, num_adjoint_steps=3), 1 / 2, horizons=_SHORT),
 )
