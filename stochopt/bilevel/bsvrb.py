@@ -63,8 +63,8 @@ def bsvrb_v1(
       direction_rate: :math:`\beta` in (0, 1], weight on the new direction; a number or a schedule.
       correction: :math:`\gamma`; ``None`` means
         :math:`\frac{n - B}{B (1 - \alpha)} + 1 - \alpha`, which makes up for the motion since a
-        block was last sampled. It amplifies noise by :math:`n / B`: where steps are so long that
-        samples :math:`n / B` updates apart differ more than that, a smaller one is stabler.
+        block was last sampled. It amplifies noise by :math:`n / B`, so steps have to be short; a
+        smaller one lags behind the motion, which may be worse.
       hessian_floor: :math:`\mu > 0`, least eigenvalue that is kept; ``None`` keeps them all.
       damping: :math:`\delta \ge 0`, added to :math:`H_i` when the system is solved.
       lower_params: where every :math:`y_i` starts: a tree of arrays, of one block.
