@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 
 from stochopt import _tree
 
@@ -32,6 +33,27 @@ class Rows(NamedTuple):
             return jnp.where(_tree.expand(self.shared, old), new, old)
 
         return jax.tree.map(choose, own, self.other)
+
+
+def as_indices(
+    method: str, name: str, indices: Any, num_blocks: int, check: bool = False
+) -> jax.Array:
+    """``int32`` indices of blocks; raises ``TypeError`` unless they are a vector of integers.
+
+    With ``check`` their values are looked at too, which wants ``checkify``.
+    """
+    array = jnp.asarray(indices)
+    if array.ndim != 1 or not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(
+            f"{method}: {name} must be a vector of integers, got {array.dtype}{list(array.shape)}."
+        )
+    if check:
+        inside = jnp.all((array >= 0) & (array <= num_blocks))
+        checkify.check(inside, f"{name} must lie in [0, {num_blocks}].")
+        ordered = jnp.sort(array)
+        repeated = (ordered[1:] == ordered[:-1]) & (ordered[1:] < num_blocks)
+        checkify.check(~jnp.any(repeated), f"{name} must not repeat a block.")
+    return array.astype(jnp.int32)
 
 
 def look_up(tables: tuple[Any, jax.Array], indices: jax.Array, other: Any) -> tuple[Rows, Rows]:

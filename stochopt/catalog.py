@@ -155,6 +155,10 @@ _CORRECTED: Estimates = {"gradient": lambda state: optax.tree.get(state, "direct
 
 # At the point where the directions were taken; one row for each block.
 _LOWER: Estimates = {"lower": lambda state: optax.tree.get(state, "lower_params")}
+_LOWER_AND_ADJOINT: Estimates = {
+    **_LOWER,
+    "adjoint": lambda state: optax.tree.get(state, "adjoint"),
+}
 _BLOCKS: Estimates = {
     "lower": lambda state: (
         block_variables(optax.tree.get(state, "EstimateBlockwiseState")).lower_params
@@ -323,7 +327,7 @@ METHODS = (
         summary="parameters, lower variable and adjoint variable descend at once",
         paper="Dagréou et al. 2022, arXiv:2201.13409",
         gradient_of=None,
-        estimates={**_LOWER, "adjoint": lambda state: optax.tree.get(state, "adjoint")},
+        estimates=_LOWER_AND_ADJOINT,
         claims=bilevel.SOBA,
     ),
     Method(
@@ -334,7 +338,7 @@ METHODS = (
         paper="Dagréou et al. 2022, arXiv:2201.13409",
         gradient_of=None,
         takes="sample_indices",
-        estimates={**_LOWER, "adjoint": lambda state: optax.tree.get(state, "adjoint")},
+        estimates=_LOWER_AND_ADJOINT,
         claims=bilevel.SABA,
     ),
     Method(
@@ -374,7 +378,7 @@ METHODS = (
         summary="warm-started inner loops for lower variable and linear system",
         paper="Arbel, Mairal 2022, arXiv:2111.14580",
         gradient_of=None,
-        estimates={**_LOWER, "adjoint": lambda state: optax.tree.get(state, "adjoint")},
+        estimates=_LOWER_AND_ADJOINT,
         claims=bilevel.AMIGO,
     ),
     Method(

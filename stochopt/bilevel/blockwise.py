@@ -180,7 +180,7 @@ def estimate_blockwise(
         pass_what = "batch=batch, block_indices=indices"
         require_extra(_METHOD, "batch", batch, pass_what)
         require_extra(_METHOD, "block_indices", block_indices, pass_what)
-        indices = jnp.asarray(block_indices, jnp.int32)
+        indices = _table.as_indices(_METHOD, "block_indices", block_indices, num_blocks)
         other_batch = batch if jacobian_batch is None else jacobian_batch
         check_leading_axis("batch", batch, len(indices), "block_indices")
         check_leading_axis("jacobian_batch", other_batch, len(indices), "block_indices")

@@ -54,20 +54,19 @@ def amigo(
     """
     if adjoint_learning_rate is None:
         adjoint_learning_rate = lower_learning_rate
-    check_range("learning_rate", learning_rate, "[0, inf)")
-    check_range("lower_learning_rate", lower_learning_rate, "[0, inf)")
-    check_range("adjoint_learning_rate", adjoint_learning_rate, "[0, inf)")
-    estimator = estimate_nested(
+    else:
+        check_range("adjoint_learning_rate", adjoint_learning_rate, "[0, inf)")
+    return _chain(
         upper,
         lower,
+        learning_rate,
+        lower_learning_rate,
         sample=sample,
         lower_params=lower_params,
-        lower_optimizer=optax.sgd(lower_learning_rate),
         num_lower_steps=num_lower_steps,
         adjoint_optimizer=optax.sgd(adjoint_learning_rate),
         num_adjoint_steps=num_adjoint_steps,
     )
-    return optax.chain(estimator, optax.scale_by_learning_rate(learning_rate))
 
 
 def stocbio(
@@ -110,18 +109,16 @@ def stocbio(
       Ji, Yang, Liang, `Bilevel Optimization: Convergence Analysis and Enhanced Design
       <https://arxiv.org/abs/2010.07962>`_, 2021
     """
-    check_range("learning_rate", learning_rate, "[0, inf)")
-    check_range("lower_learning_rate", lower_learning_rate, "[0, inf)")
-    estimator = estimate_nested(
+    return _chain(
         upper,
         lower,
+        learning_rate,
+        lower_learning_rate,
         sample=sample,
         lower_params=lower_params,
-        lower_optimizer=optax.sgd(lower_learning_rate),
         num_lower_steps=num_lower_steps,
         solver=neumann(num_terms, series_step),
     )
-    return optax.chain(estimator, optax.scale_by_learning_rate(learning_rate))
 
 
 def bsa(
@@ -164,18 +161,16 @@ def bsa(
       Ghadimi, Wang, `Approximation Methods for Bilevel Programming
       <https://arxiv.org/abs/1802.02246>`_, 2018
     """
-    check_range("learning_rate", learning_rate, "[0, inf)")
-    check_range("lower_learning_rate", lower_learning_rate, "[0, inf)")
-    estimator = estimate_nested(
+    return _chain(
         upper,
         lower,
+        learning_rate,
+        lower_learning_rate,
         sample=sample,
         lower_params=lower_params,
-        lower_optimizer=optax.sgd(lower_learning_rate),
         num_lower_steps=num_lower_steps,
         solver=randomized_neumann(num_terms, series_step),
     )
-    return optax.chain(estimator, optax.scale_by_learning_rate(learning_rate))
 
 
 def ttsa(
@@ -227,3 +222,19 @@ def ttsa(
         series_step=series_step,
         lower_params=lower_params,
     )
+
+
+def _chain(
+    upper: Upper,
+    lower: Lower,
+    learning_rate: optax.ScalarOrSchedule,
+    lower_learning_rate: optax.ScalarOrSchedule,
+    **options: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """Gradient descent above and below."""
+    check_range("learning_rate", learning_rate, "[0, inf)")
+    check_range("lower_learning_rate", lower_learning_rate, "[0, inf)")
+    estimator = estimate_nested(
+        upper, lower, lower_optimizer=optax.sgd(lower_learning_rate), **options
+    )
+    return optax.chain(estimator, optax.scale_by_learning_rate(learning_rate))

@@ -56,7 +56,7 @@ def soba(
       Variance Reduction Algorithms <https://arxiv.org/abs/2201.13409>`_, 2022
     """
     field = adjoint_field(upper, lower)
-    optimizers = _two_steps(learning_rate, lower_learning_rate, adjoint_learning_rate)
+    optimizers = _two_steps(lower_learning_rate, adjoint_learning_rate)
     return _chain(estimate_field(field), field.start(lower_params), optimizers, learning_rate)
 
 
@@ -107,7 +107,7 @@ def saba(
         num_upper_samples=num_samples if num_upper_samples is None else num_upper_samples,
     )
     start = adjoint_field(upper, lower).start(lower_params)
-    optimizers = _two_steps(learning_rate, lower_learning_rate, adjoint_learning_rate)
+    optimizers = _two_steps(lower_learning_rate, adjoint_learning_rate)
     return _chain(estimator, start, optimizers, learning_rate)
 
 
@@ -278,7 +278,6 @@ def f2sa(
 
 
 def _two_steps(
-    learning_rate: optax.ScalarOrSchedule,
     lower_learning_rate: optax.ScalarOrSchedule,
     adjoint_learning_rate: optax.ScalarOrSchedule | None,
 ) -> tuple[optax.GradientTransformation, ...]:

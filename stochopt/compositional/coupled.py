@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.experimental import checkify
 
 from stochopt import _table as table
 from stochopt import _tree
@@ -194,11 +193,13 @@ def estimate_rows(
             require_extra(
                 _METHOD, "jacobian_batch", jacobian_batch, "jacobian_batch=batch of these blocks"
             )
-        indices = _indices("block_indices", block_indices, num_blocks, check)
+        indices = table.as_indices(_METHOD, "block_indices", block_indices, num_blocks, check)
         other = (
             indices
             if jacobian_block_indices is None
-            else _indices("jacobian_block_indices", jacobian_block_indices, num_blocks, check)
+            else table.as_indices(
+                _METHOD, "jacobian_block_indices", jacobian_block_indices, num_blocks, check
+            )
         )
         other_batch = batch if jacobian_batch is None else jacobian_batch
         if per_block:
@@ -258,18 +259,3 @@ def estimate_rows(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _indices(name: str, indices: Any, num_blocks: int, check: bool) -> jax.Array:
-    array = jnp.asarray(indices)
-    if array.ndim != 1 or not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(
-            f"{_METHOD}: {name} must be a vector of integers, got {array.dtype}{list(array.shape)}."
-        )
-    if check:
-        inside = jnp.all((array >= 0) & (array <= num_blocks))
-        checkify.check(inside, f"{name} must lie in [0, {num_blocks}].")
-        ordered = jnp.sort(array)
-        repeated = (ordered[1:] == ordered[:-1]) & (ordered[1:] < num_blocks)
-        checkify.check(~jnp.any(repeated), f"{name} must not repeat a block.")
-    return array.astype(jnp.int32)
