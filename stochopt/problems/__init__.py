@@ -19,6 +19,7 @@ from stochopt.problems.phase_retrieval import phase_retrieval
 from stochopt.problems.portfolio import portfolio
 from stochopt.problems.problem import ORACLES, Problem
 from stochopt.problems.quadratic_composition import quadratic_composition
+from stochopt.problems.reweighted_logistic import reweighted_logistic
 from stochopt.problems.ridge_hyperparameter import ridge_hyperparameter
 from stochopt.problems.stacked import stacked
 from stochopt.problems.text import text
@@ -70,6 +71,7 @@ __all__ = [
     "polyak_lojasiewicz",
     "portfolio",
     "quadratic_composition",
+    "reweighted_logistic",
     "ridge_hyperparameter",
     "stacked",
     "text",
