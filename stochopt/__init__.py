@@ -12,6 +12,7 @@ from stochopt.bilevel import (
     bsvrb_v2,
     f2sa,
     mrbo,
+    rsvrb,
     saba,
     soba,
     stocbio,
@@ -54,6 +55,7 @@ __all__ = [
     "ttsa",
     "bsvrb_v1",
     "bsvrb_v2",
+    "rsvrb",
     # Families
     "bilevel",
     "compositional",

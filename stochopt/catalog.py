@@ -17,6 +17,7 @@ from stochopt.bilevel import (
     bsvrb_v2,
     f2sa,
     mrbo,
+    rsvrb,
     saba,
     soba,
     stocbio,
@@ -432,6 +433,20 @@ METHODS = (
         takes="blocks",
         estimates={**_BLOCKS, **_CORRECTED},
         claims=bilevel.BSVRB_V2,
+    ),
+    Method(
+        name="rsvrb",
+        factory=rsvrb,
+        family="bilevel",
+        summary="many small lower problems, all derivatives tracked as one vector",
+        paper="Guo et al. 2021, arXiv:2105.02266",
+        gradient_of=None,
+        takes="blocks",
+        estimates={
+            "lower": lambda state: optax.tree.get(state, "previous_lower_params"),
+            **_CORRECTED,
+        },
+        claims=bilevel.RSVRB,
     ),
 )
 

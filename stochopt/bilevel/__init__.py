@@ -38,6 +38,12 @@ from stochopt.bilevel.hypergradient import (
 )
 from stochopt.bilevel.inner_loops import amigo, bsa, stocbio, ttsa
 from stochopt.bilevel.nested import EstimateNestedState, estimate_nested
+from stochopt.bilevel.randomized import (
+    EstimateRandomizedState,
+    TrackedDerivatives,
+    estimate_randomized,
+)
+from stochopt.bilevel.rsvrb import rsvrb
 from stochopt.bilevel.saga import EstimateSagaFieldState, estimate_saga_field
 from stochopt.bilevel.schemes import Scheme, tracked_hessian, tracked_solution
 from stochopt.bilevel.single_loop import f2sa, mrbo, saba, soba, sustain
@@ -50,6 +56,7 @@ __all__ = [
     "bsvrb_v2",
     "f2sa",
     "mrbo",
+    "rsvrb",
     "saba",
     "soba",
     "stocbio",
@@ -68,6 +75,9 @@ __all__ = [
     "estimate_blockwise",
     "EstimateBlockwiseState",
     "block_variables",
+    "estimate_randomized",
+    "EstimateRandomizedState",
+    "TrackedDerivatives",
     # Fields
     "Field",
     "FieldSample",

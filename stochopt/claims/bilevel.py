@@ -16,6 +16,7 @@ from stochopt.bilevel import (
     bsvrb_v2,
     f2sa,
     mrbo,
+    rsvrb,
     soba,
     stocbio,
     sustain,
@@ -32,6 +33,7 @@ _AMIGO = "Arbel, Mairal 2022, arXiv:2111.14580"
 _STOCBIO = "Ji, Yang, Liang 2021, arXiv:2010.07962"
 _BSA = "Ghadimi, Wang 2018, arXiv:1802.02246"
 _TTSA = "Hong et al. 2023, arXiv:2007.05170"
+_RSVRB = "Guo et al. 2021, arXiv:2105.02266"
 _BSVRB = "Hu et al. 2023, arXiv:2305.18730"
 
 # Half of 20 blocks in a batch; or 10 blocks, all of them, as one lower problem.
@@ -174,4 +176,16 @@ BSVRB_V2 = _blockwise(
     bsvrb_v2,
     _bsvrb,
     Control("correction of a single block", constants=_with(_bsvrb, correction=1.0)),
+)
+
+RSVRB = (
+    _gradient(
+        _RSVRB,
+        rsvrb,
+        _with(_bsvrb, hessian_floor=0.1),
+        2 / 3,
+        problem=_blocks,
+        setting="strongly convex lower problems, half of them in a batch",
+        over="tail",
+    ),
 )

@@ -148,25 +148,19 @@ def check_donation(case):
 def check_sharding_follows(state, params):
     """Catches state made from a shape alone: it would be replicated, or move at every step.
 
-    A table whose rows are like a parameter follows it behind its first axis.
+    A table whose rows (or the rows of them) are like a parameter follows it behind its first axes.
     """
     of_shape = {leaf.shape: leaf.sharding for leaf in jax.tree.leaves(params)}
-    of_rows = {
-        shape: jax.NamedSharding(sharding.mesh, jax.P(None, *sharding.spec))
-        for shape, sharding in of_shape.items()
-    }
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name = jax.tree_util.keystr(path)
-        if leaf.shape in of_shape:
-            expected = of_shape[leaf.shape]
-            same = leaf.sharding.is_equivalent_to(expected, leaf.ndim)
-            assert same, f"{name}: {leaf.sharding} is not the parameter's {expected}"
-        elif leaf.shape[1:] in of_rows:
-            expected = of_rows[leaf.shape[1:]]
-            same = leaf.sharding.is_equivalent_to(expected, leaf.ndim)
-            assert same, f"{name}: the rows of {leaf.sharding} are not the parameter's"
-        else:
+        lead = next((k for k in range(3) if leaf.shape[k:] in of_shape), None)
+        if lead is None:
             assert leaf.sharding.is_fully_replicated, f"{name} is {leaf.sharding}"
+            continue
+        like = of_shape[leaf.shape[lead:]]
+        expected = jax.NamedSharding(like.mesh, jax.P(*[None] * lead, *like.spec))
+        same = leaf.sharding.is_equivalent_to(expected, leaf.ndim)
+        assert same, f"{name}: {leaf.sharding} is not the parameter's {expected}"
 
 
 def check_never_traces_again(case, objective_calls, states):

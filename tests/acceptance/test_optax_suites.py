@@ -36,6 +36,7 @@ HYPERPARAMS = {
     "ttsa": {"learning_rate": 1.1e-3, **ONE_TERM},
     "bsvrb_v1": {"learning_rate": 1.1e-3},
     "bsvrb_v2": {"learning_rate": 1.1e-3},
+    "rsvrb": {"learning_rate": 1.1e-3},
 }
 
 HARNESS = Harness()
