@@ -60,6 +60,7 @@ def estimate_blockwise(
     direction_rate: optax.ScalarOrSchedule | None = None,
     lazy: bool = True,
     table_sharding: jax.sharding.NamedSharding | None = None,
+    check: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Estimates the gradient of a mean over blocks, each with a lower problem of its own.
 
@@ -110,7 +111,9 @@ def estimate_blockwise(
         schedule. ``None`` does not track the direction.
       lazy: whether blocks move only when they are sampled.
       table_sharding: layout of the tables along their first axis, see
-        :func:`stochopt.compositional.estimate_coupled`.
+        :func:`stochopt.compositional.estimate_coupled`. On a mesh with explicit axes every device
+        works on all sampled blocks, also where the batch comes spread over the devices.
+      check: whether to raise when an index is negative, repeated or too large, see there.
 
     Returns:
       The estimator.
@@ -180,10 +183,13 @@ def estimate_blockwise(
         pass_what = "batch=batch, block_indices=indices"
         require_extra(_METHOD, "batch", batch, pass_what)
         require_extra(_METHOD, "block_indices", block_indices, pass_what)
-        indices = _table.as_indices(_METHOD, "block_indices", block_indices, num_blocks)
+        indices = _table.as_indices(_METHOD, "block_indices", block_indices, num_blocks, check)
         other_batch = batch if jacobian_batch is None else jacobian_batch
         check_leading_axis("batch", batch, len(indices), "block_indices")
         check_leading_axis("jacobian_batch", other_batch, len(indices), "block_indices")
+        # Explicit axes: laid out as the rows of the tables that the oracles get beside it.
+        drawn = jax.tree.map(_table.replicated, (indices, batch, other_batch))
+        indices, batch, other_batch = drawn
 
         # One look at the tables, so that they can be changed in place afterwards.
         tables = (state.moving, state.matrices)

@@ -206,6 +206,9 @@ def estimate_randomized(
         other_batch = batch if jacobian_batch is None else jacobian_batch
         check_leading_axis("batch", batch, len(indices), "block_indices")
         check_leading_axis("jacobian_batch", other_batch, len(indices), "block_indices")
+        # Explicit axes: laid out as the rows of the tables that the oracles get beside it.
+        drawn = jax.tree.map(_table.replicated, (indices, batch, other_batch))
+        indices, batch, other_batch = drawn
 
         tables = (state.lower_params, state.previous_lower_params)
         known = (tuple(state.tracked)[1:], state.previous_tracked)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental import checkify
 from references import bsvrb as reference
 
 from stochopt import bsvrb_v1, bsvrb_v2
@@ -436,6 +437,31 @@ def test_clear_errors_of_update():
         update(batch=no_axis)
     with pytest.raises(ValueError, match=r"^jacobian_batch.* needs the leading axis"):
         update(jacobian_batch=no_axis)
+
+
+BAD_INDICES = {
+    "negative": ([0, -1, 2], "must lie in"),
+    "too large": ([0, NUM_BLOCKS + 1, 2], "must lie in"),
+    "repeated": ([2, 5, 2], "must not repeat a block"),
+}
+
+
+@pytest.mark.parametrize("case", [None, *BAD_INDICES])
+def test_check_finds_bad_indices(case):
+    # Padding may repeat.
+    indices, message = BAD_INDICES.get(case, ([NUM_BLOCKS, 0, NUM_BLOCKS], None))
+    estimate, x = plain_estimator(check=True), jnp.asarray(START, jnp.float32)
+    draw = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), random_draws(0, 1))
+    draw["block_indices"] = jnp.asarray(indices)
+    update = lambda state: estimate.update(None, state, x, **draw)[0]
+    error, _ = jax.jit(checkify.checkify(update))(estimate.init(x))
+    if message is None:
+        error.throw()
+        return
+    with pytest.raises(checkify.JaxRuntimeError, match=f"block_indices {message}"):
+        error.throw()
+    with pytest.raises(checkify.JaxRuntimeError, match=message):  # an eager step needs no wrapping
+        update(estimate.init(x))
 
 
 def test_an_upper_function_that_is_no_scalar_is_refused():
