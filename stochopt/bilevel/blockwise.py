@@ -120,7 +120,8 @@ def estimate_blockwise(
 
     Raises:
       TypeError: ``update`` got no ``batch`` or no ``block_indices``, or masked leaves.
-      ValueError: a number is out of range, or a batch lacks the axis of the blocks.
+      ValueError: a number is out of range, a batch lacks the axis of the blocks, or an oracle
+        returned no scalar.
 
     References:
       Hu et al., `Blockwise Stochastic Variance-Reduced Methods with Parallel Speedup for

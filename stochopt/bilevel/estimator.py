@@ -1,6 +1,6 @@
 r"""Estimators that follow a field, and the wrapper that keeps the hidden variables in its state."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +9,7 @@ import optax
 
 from stochopt import _tree
 from stochopt._checks import require_extra, require_params, require_whole_tree
+from stochopt._oracles import check_like
 from stochopt.bilevel.field import Directions, Draw, Field
 from stochopt.compositional import Sample, Tracker
 
@@ -18,6 +19,32 @@ class FieldParams(NamedTuple):
 
     params: Any
     hidden: Any
+
+
+def require_field_params(method: str, params: Any, start: Callable[[Any], Any]) -> FieldParams:
+    """Raises ``TypeError`` or ``ValueError`` unless ``params`` are those of the field form.
+
+    Args:
+      method: the estimator's name.
+      params: what it got.
+      start: ``start(lower_params)``, the hidden variables at the start, the lower one first.
+    """
+    require_params(method, params)
+    require_whole_tree(method, params)
+    if not isinstance(params, FieldParams):
+        raise TypeError(
+            f"{method}: params must be a FieldParams, the parameters and the hidden variables "
+            f"beside them, got {type(params).__name__}; hide(...) keeps the latter in its state."
+        )
+    hidden = params.hidden
+    wanted = jax.eval_shape(start, hidden[0] if isinstance(hidden, tuple) else hidden)
+    if type(hidden) is not type(wanted):
+        raise TypeError(
+            f"{method}: the hidden variables must be a {type(wanted).__name__}, got "
+            f"{type(hidden).__name__}; start from field.start(lower_params)."
+        )
+    check_like(f"{method}: hidden", hidden, wanted, "field.start(lower_params)")
+    return params
 
 
 class EstimateFieldState(NamedTuple):
@@ -60,7 +87,10 @@ def estimate_field(
       The estimator.
 
     Raises:
-      TypeError: ``update`` got no ``batch``, or masked leaves.
+      TypeError: ``update`` got no ``batch``, or masked leaves, or ``params`` that are no
+        :class:`stochopt.bilevel.FieldParams` with the hidden variables of the field.
+      ValueError: hidden variables are not shaped like those of ``field.start``, or an oracle
+        returned no scalar.
     """
     parts = Directions(tracker, hidden_tracker or tracker)
     tracks = any(part is not None for part in parts)
@@ -94,9 +124,7 @@ def estimate_field(
         **extra_args: Any,
     ) -> tuple[FieldParams, EstimateFieldState]:
         del updates, extra_args
-        require_params("estimate_field", params)
-        assert params is not None
-        require_whole_tree("estimate_field", params)
+        params = require_field_params("estimate_field", params, field.start)
         require_extra("estimate_field", "batch", batch, "batch=batch")
         if key is None:
             key = jax.random.fold_in(jax.random.key(seed), state.count)
@@ -174,6 +202,10 @@ def hide(
 
     Returns:
       The estimator. Its state holds the variables under their names, such as ``lower_params``.
+
+    Raises:
+      ValueError: the numbers of optimizers and hidden variables differ, or ``estimator`` returned
+        directions that are not like ``start``.
     """
     optimizers = tuple(optax.with_extra_args_support(o) for o in optimizers)
     if len(optimizers) != len(start):
@@ -194,6 +226,7 @@ def hide(
         require_params("hide", params)
         joint = FieldParams(params, state.hidden)
         directions, inside = estimator.update(None, state.estimator, joint, **extra_args)
+        check_like("the estimator's hidden direction", directions.hidden, state.hidden, "start")
         moved = [
             optimizer.update(direction, inner, x)
             for optimizer, direction, inner, x in zip(

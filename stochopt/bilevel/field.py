@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from stochopt._oracles import check_scalar
+from stochopt._oracles import scalar_oracle
 from stochopt._schedules import value_at
 from stochopt.bilevel.hypergradient import LinearSolver, Lower, Upper, lower_products
 
@@ -62,7 +62,8 @@ class Field(NamedTuple):
     """What a single-loop method follows.
 
     Attributes:
-      start: ``start(lower_params)``, the hidden variables at the start, a NamedTuple.
+      start: ``start(lower_params)``, the hidden variables at the start, a NamedTuple whose first
+        part is the lower variable.
       sample: ``sample(params, hidden, draw) -> FieldSample``.
     """
 
@@ -154,7 +155,7 @@ def solver_field(
 
     def sample_field(params: Any, hidden: LowerOnly, draw: Draw) -> FieldSample:
         (y,) = hidden
-        gradient = jax.grad(lower, argnums=1)(params, y, draw.batch)
+        gradient = jax.grad(scalar_oracle("lower", lower), argnums=1)(params, y, draw.batch)
         for_terms, for_solver = jax.random.split(draw.key)
         value, direction, curvature = solved_direction(
             upper,
@@ -223,7 +224,7 @@ def penalty_field(upper: Upper, lower: Lower, penalty: optax.ScalarOrSchedule) -
     def sample(params: Any, hidden: LowerAndPenalized, draw: Draw) -> FieldSample:
         w, y = hidden
         weight = value_at(penalty, draw.count)
-        below = jax.grad(lower, argnums=(0, 1))
+        below = jax.grad(scalar_oracle("lower", lower), argnums=(0, 1))
         of_w = below(params, w, draw.batch)
         of_y = below(params, y, draw.batch)
         value, (direct, slope) = _upper_slopes(upper, params, y, draw.batch)
@@ -253,5 +254,4 @@ def curvature_along(vector: Any, product: Any) -> jax.Array:
 
 
 def _upper_slopes(upper: Upper, params: Any, y: Any, batch: Any) -> tuple[jax.Array, Any]:
-    check_scalar("upper", jax.eval_shape(upper, params, y, batch))
-    return jax.value_and_grad(upper, argnums=(0, 1))(params, y, batch)
+    return jax.value_and_grad(scalar_oracle("upper", upper), argnums=(0, 1))(params, y, batch)

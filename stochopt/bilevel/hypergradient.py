@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 
 from stochopt import _tree
 from stochopt._checks import check_count, check_range
-from stochopt._oracles import check_scalar
+from stochopt._oracles import check_like, scalar_oracle
 
 #: ``upper(params, lower_params, batch) -> scalar``
 Upper = Callable[[Any, Any, Any], jax.Array]
@@ -65,7 +65,7 @@ def lower_products(
     Raises:
       ValueError: ``lower`` returned no scalar, or ``vector`` is not shaped like ``lower_params``.
     """
-    _check_vector(vector, lower_params)
+    check_like("vector", vector, lower_params, "lower_params")
     slope = lambda params, lower_params: _slope(lower, params, lower_params, batch)
     gradient, pullback = jax.vjp(slope, params, lower_params)
     cross_product, hessian_product = pullback(optax.tree.cast_like(vector, gradient))
@@ -114,7 +114,7 @@ def finite_difference_cross(
     """
     if scale is not None:
         check_range("scale", scale, "(0, inf)")
-    _check_vector(vector, lower_params)
+    check_like("vector", vector, lower_params, "lower_params")
     leaves = jax.tree.leaves(lower_params)
     dtype = _tree.scalar_dtype(*leaves)
     norm_of = lambda tree: optax.tree.norm(jax.tree.map(lambda x: x.astype(dtype), tree))
@@ -126,7 +126,7 @@ def finite_difference_cross(
 
     def slope(sign: int) -> Any:
         moved = _tree.add_scaled(lower_params, sign * epsilon, vector)
-        return jax.grad(_scalar("lower", lower))(params, moved, batch)
+        return jax.grad(scalar_oracle("lower", lower))(params, moved, batch)
 
     def quotient(ahead: jax.Array, behind: jax.Array) -> jax.Array:
         wide = _tree.at_least_float32(ahead.dtype)
@@ -334,7 +334,7 @@ def implicit_gradient(
                 draw = jax.tree.map(lambda x: x[term], hessian_batches)
             return lower_products(lower, params, lower_params, draw, vector).hessian_product
 
-        slopes = jax.grad(_scalar("upper", upper), argnums=(0, 1))
+        slopes = jax.grad(scalar_oracle("upper", upper), argnums=(0, 1))
         direct, slope = slopes(params, lower_params, batch)
         adjoint = solve(product, slope, key)
         products = lower_products(lower, params, lower_params, batch, adjoint)
@@ -343,25 +343,8 @@ def implicit_gradient(
     return gradient
 
 
-def _scalar(name: str, oracle: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """The oracle, with a clear error when it returns anything but one number."""
-
-    def checked(*arguments: Any) -> jax.Array:
-        value = oracle(*arguments)
-        check_scalar(name, value)
-        return value
-
-    return checked
-
-
 def _slope(lower: Lower, params: Any, lower_params: Any, batch: Any) -> Any:
-    return jax.grad(_scalar("lower", lower), argnums=1)(params, lower_params, batch)
-
-
-def _check_vector(vector: Any, lower_params: Any) -> None:
-    got, wanted = (jax.tree.map(jnp.shape, tree) for tree in (vector, lower_params))
-    if got != wanted:
-        raise ValueError(f"vector has shapes {got}, but lower_params has {wanted}.")
+    return jax.grad(scalar_oracle("lower", lower), argnums=1)(params, lower_params, batch)
 
 
 def _check_draws(hessian_batches: Any, num_draws: int) -> None:

@@ -9,6 +9,7 @@ import optax
 
 from stochopt import _tree
 from stochopt._checks import check_count, require_extra, require_params, require_whole_tree
+from stochopt._oracles import scalar_oracle
 from stochopt.bilevel.field import SampleBatch, solved_direction
 from stochopt.bilevel.hypergradient import LinearSolver, Lower, Upper, lower_products
 
@@ -75,14 +76,15 @@ def estimate_nested(
 
     Raises:
       TypeError: ``update`` got no ``batch``, or masked leaves.
-      ValueError: a count is not positive, or neither or both of ``solver`` and
-        ``adjoint_optimizer`` are given.
+      ValueError: a count is not positive, neither or both of ``solver`` and
+        ``adjoint_optimizer`` are given, or an oracle returned no scalar.
     """
     check_count("num_lower_steps", num_lower_steps)
     check_count("num_adjoint_steps", num_adjoint_steps)
     if (solver is None) == (adjoint_optimizer is None):
         raise ValueError("give one of solver and adjoint_optimizer.")
     lower_optimizer = optax.with_extra_args_support(lower_optimizer)
+    upper, lower = scalar_oracle("upper", upper), scalar_oracle("lower", lower)
     if adjoint_optimizer is not None:
         adjoint_optimizer = optax.with_extra_args_support(adjoint_optimizer)
 

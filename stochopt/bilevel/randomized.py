@@ -15,7 +15,7 @@ from stochopt._checks import (
     require_params,
     require_whole_tree,
 )
-from stochopt._oracles import check_leading_axis, check_scalar
+from stochopt._oracles import check_leading_axis, scalar_oracle
 from stochopt._schedules import value_at
 from stochopt.bilevel.field import LowerOnly, curvature_along, hypergradient
 from stochopt.bilevel.hypergradient import Lower, Upper
@@ -128,7 +128,8 @@ def estimate_randomized(
 
     Raises:
       TypeError: ``update`` got no ``batch`` or no ``block_indices``, or masked leaves.
-      ValueError: a number is out of range, or a batch lacks the axis of the blocks.
+      ValueError: a number is out of range, a batch lacks the axis of the blocks, or an oracle
+        returned no scalar.
 
     References:
       Guo et al., `Randomized Stochastic Variance-Reduced Methods for Multi-Task Stochastic Bilevel
@@ -140,6 +141,7 @@ def estimate_randomized(
         raise ValueError(f"num_sampled={num_sampled} is more than num_blocks={num_blocks}.")
     check_range("learning_rate", learning_rate, "[0, inf)")
     check_range("direction_rate", direction_rate, "(0, 1]")
+    upper, lower = scalar_oracle("upper", upper), scalar_oracle("lower", lower)
     scheme = tracked_hessian(lower, floor=hessian_floor, damping=damping)
     hessian_of = scheme.hessian
     assert hessian_of is not None
@@ -254,7 +256,6 @@ def estimate_randomized(
 
             def total(params: Any) -> jax.Array:
                 values = jax.vmap(upper, (None, 0, 0))(params, y, other_batch)
-                check_scalar("upper", jax.eval_shape(lambda v: v[0], values))
                 return jnp.sum(share * values)
 
             value, direct = jax.value_and_grad(total)(params)

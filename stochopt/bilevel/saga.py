@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from stochopt import _table, _tree
-from stochopt._checks import check_count, require_extra, require_params, require_whole_tree
-from stochopt.bilevel.estimator import FieldParams
+from stochopt._checks import check_count, require_extra
+from stochopt._oracles import scalar_oracle
+from stochopt.bilevel.estimator import FieldParams, require_field_params
 from stochopt.bilevel.field import LowerAndAdjoint, curvature_along, hypergradient
 from stochopt.bilevel.hypergradient import Lower, Upper, lower_products
 
@@ -71,12 +72,18 @@ def estimate_saga_field(
       num_lower_samples: :math:`n`.
       num_upper_samples: :math:`m`.
 
+    Raises:
+      TypeError: ``update`` lacks an extra argument, or got other ``params`` than those above.
+      ValueError: hidden variables differ in shape, or an oracle returned no scalar.
+
     References:
       Dagréou et al., `A Framework for Bilevel Optimization that Enables Stochastic and Global
       Variance Reduction Algorithms <https://arxiv.org/abs/2201.13409>`_, 2022
     """
     check_count("num_lower_samples", num_lower_samples)
     check_count("num_upper_samples", num_upper_samples)
+    upper, lower = scalar_oracle("upper", upper), scalar_oracle("lower", lower)
+    start = lambda y: LowerAndAdjoint(y, y)
 
     def init_fn(params: FieldParams) -> EstimateSagaFieldState:
         x, (y, _) = params
@@ -106,9 +113,7 @@ def estimate_saga_field(
         **extra_args: Any,
     ) -> tuple[FieldParams, EstimateSagaFieldState]:
         del updates, extra_args
-        require_params("estimate_saga_field", params)
-        assert params is not None
-        require_whole_tree("estimate_saga_field", params)
+        params = require_field_params("estimate_saga_field", params, start)
         pass_what = "batch=batch, sample_indices=(lower_index, upper_index)"
         require_extra("estimate_saga_field", "batch", batch, pass_what)
         require_extra("estimate_saga_field", "sample_indices", sample_indices, pass_what)

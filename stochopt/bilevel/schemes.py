@@ -9,7 +9,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from stochopt._checks import check_range
-from stochopt._oracles import check_scalar
+from stochopt._oracles import scalar_oracle
 from stochopt.bilevel.field import LowerAndAdjoint, LowerOnly
 from stochopt.bilevel.hypergradient import Lower, Upper, lower_products
 
@@ -41,7 +41,7 @@ def tracked_solution(upper: Upper, lower: Lower) -> Scheme:
     def directions(params: Any, variables: LowerAndAdjoint, batch: Any) -> LowerAndAdjoint:
         y, p = variables
         products = lower_products(lower, params, y, batch, p)
-        slope = jax.grad(upper, argnums=1)(params, y, batch)
+        slope = jax.grad(scalar_oracle("upper", upper), argnums=1)(params, y, batch)
         return LowerAndAdjoint(products.gradient, optax.tree.sub(products.hessian_product, slope))
 
     return Scheme(
@@ -68,6 +68,7 @@ def tracked_hessian(lower: Lower, *, floor: float | None = None, damping: float 
     if floor is not None:
         check_range("floor", floor, "(0, inf)")
     check_range("damping", damping, "[0, inf)")
+    lower = scalar_oracle("lower", lower)
 
     def directions(params: Any, variables: LowerOnly, batch: Any) -> LowerOnly:
         return LowerOnly(jax.grad(lower, argnums=1)(params, variables.lower_params, batch))
@@ -118,13 +119,8 @@ def hypergradient_of_rows(
       weights: :math:`w_i`.
     """
     in_rows = (None, 0, 0)
-
-    def checked_upper(params: Any, y: Any, batch: Any) -> jax.Array:
-        value = upper(params, y, batch)
-        check_scalar("upper", value)
-        return value
-
-    slopes = jax.vmap(jax.grad(checked_upper, argnums=1), in_rows)(params, lower_params, batch)
+    upper, lower = scalar_oracle("upper", upper), scalar_oracle("lower", lower)
+    slopes = jax.vmap(jax.grad(upper, argnums=1), in_rows)(params, lower_params, batch)
     adjoint = adjoint_of(slopes)
 
     def along(params: Any, y: Any, p: Any, batch: Any) -> jax.Array:

@@ -15,6 +15,7 @@ from stochopt import catalog
 from stochopt.experiments import plots, report
 from stochopt.experiments.race import RaceResult, Sweep, decades, race
 from stochopt.experiments.result import RunResult
+from stochopt.problems import bilevel_quadratic
 
 
 @pytest.fixture
@@ -78,6 +79,14 @@ def test_divergence_is_a_row(problem):
     step = result.results[1].diverged_at
     assert bad["status"] == f"diverged at step {step.min()}"
     assert report.table(result).rows[1][1] == "not finite"
+
+
+def test_a_lower_step_that_is_too_long_diverges():
+    sweep = Sweep("lower_learning_rate", (0.05, 5.0))
+    result = small_race(bilevel_quadratic(noise=0.0), ("bsvrb_v2",), sweep=sweep, num_steps=200)
+    good, bad = report.summarize(result)
+    assert good["status"] == "finished"
+    assert bad["status"].startswith("diverged at step")
 
 
 def test_a_sweep_skips_methods_without_the_hyper_parameter(problem):
