@@ -19,7 +19,19 @@ from stochopt.bilevel import (
     sustain,
     ttsa,
 )
-from stochopt.compositional import asc_pg, meco, msvr, nasa, scgd, scma, scsc, scst, sox
+from stochopt.compositional import (
+    asc_pg,
+    isogclr,
+    meco,
+    msvr,
+    nasa,
+    scgd,
+    scma,
+    scsc,
+    scst,
+    sogclr,
+    sox,
+)
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
 
@@ -43,6 +55,8 @@ __all__ = [
     "sox",
     "msvr",
     "meco",
+    "sogclr",
+    "isogclr",
     # A minimizer inside the objective
     "soba",
     "saba",

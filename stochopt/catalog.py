@@ -32,21 +32,34 @@ from stochopt.claims import (
     model_building,
     orthogonal,
 )
-from stochopt.compositional import asc_pg, meco, msvr, nasa, scgd, scma, scsc, scst, sox
+from stochopt.compositional import (
+    asc_pg,
+    isogclr,
+    meco,
+    msvr,
+    nasa,
+    scgd,
+    scma,
+    scsc,
+    scst,
+    sogclr,
+    sox,
+)
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
 from stochopt.problems import ORACLES, Problem
 
-# Factory arguments that are fields of a problem: the oracles, and the sizes that go with them.
-_FROM_PROBLEM = (
-    *ORACLES,
-    "inner_shape",
-    "lower_params",
-    "num_blocks",
-    "num_sampled",
-    "num_samples",
-    "sample",
-)
+# Factory arguments that a problem supplies, to its fields: the oracles, and what goes with them.
+_FROM_PROBLEM = {
+    **{name: name for name in ORACLES},
+    "inner_shape": "inner_shape",
+    "lower_params": "lower_params",
+    "num_blocks": "num_blocks",
+    "num_examples": "num_blocks",
+    "num_sampled": "num_sampled",
+    "num_samples": "num_samples",
+    "sample": "sample",
+}
 
 
 class UnknownMethodError(ValueError):
@@ -61,7 +74,7 @@ class Method:
       name: unique; optax's own methods carry the path below ``optax``.
       factory: returns the transformation. Arguments named like an oracle (or ``inner_shape``,
         ``lower_params``, ``num_blocks``, ``num_sampled``, ``num_samples``, ``sample``) are taken
-        from the :class:`stochopt.problems.Problem`.
+        from the :class:`stochopt.problems.Problem`; ``num_examples`` is its ``num_blocks``.
       family: heading of the list.
       summary: one line.
       paper: authors, year and where to read it.
@@ -132,7 +145,7 @@ class Method:
                 f"{self.name} has no hyper-parameter {', '.join(sorted(unknown))}; "
                 f"it has {', '.join(self.hyperparams)}."
             )
-        bound = {name: getattr(problem, name) for name in self.bound}
+        bound = {name: getattr(problem, _FROM_PROBLEM[name]) for name in self.bound}
         transformation = self.factory(**bound, **{**self.defaults, **hyperparams})
         return optax.with_extra_args_support(transformation)
 
@@ -152,6 +165,9 @@ _FALLING = {"learning_rate": inverse_sqrt(0.05, 100), "tracker_rate": inverse_sq
 Estimates = Mapping[str, Callable[[Any], Any]]
 _INNER: Estimates = {"inner": lambda state: optax.tree.get(state, "tracked_value")}
 _AVERAGED: Estimates = {"gradient": lambda state: optax.tree.get(state, "averaged_direction")}
+_TEMPERATURE: Estimates = {
+    "temperature": lambda state: optax.tree.get(state, "individual_temperature")[:, 0]
+}
 _CORRECTED: Estimates = {"gradient": lambda state: optax.tree.get(state, "direction")}
 
 # At the point where the directions were taken; one row for each block.
@@ -320,6 +336,28 @@ METHODS = (
         takes="data",
         estimates={**_INNER, **_AVERAGED},
         claims=compositional.MECO,
+    ),
+    Method(
+        name="sogclr",
+        factory=sogclr,
+        family="compositional",
+        summary="contrastive learning with small batches",
+        paper="Yuan et al. 2022, arXiv:2202.12387",
+        gradient_of=None,
+        takes="blocks",
+        estimates={**_INNER, **_AVERAGED},
+        claims=compositional.SOGCLR,
+    ),
+    Method(
+        name="isogclr",
+        factory=isogclr,
+        family="compositional",
+        summary="the same with a temperature for each example",
+        paper="Qiu et al. 2023, arXiv:2305.11965",
+        gradient_of=None,
+        takes="blocks",
+        estimates={**_INNER, **_AVERAGED, **_TEMPERATURE},
+        claims=compositional.ISOGCLR,
     ),
     Method(
         name="soba",

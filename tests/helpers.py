@@ -21,7 +21,8 @@ def tree_problem(make_params, objective=None):
     ``objective(params) -> scalar`` is deterministic; a batch scales it by a number near one. The
     inner value is the objective itself and the outer function the identity; three blocks share it,
     and it is the negative log density of a model whose normalization is constant; half of it is
-    the minimizer of a lower problem. So all methods minimize the same thing.
+    the minimizer of a lower problem, and it parts the views of an example. So all methods minimize
+    the same thing.
     """
     if objective is None:
 
@@ -29,7 +30,17 @@ def tree_problem(make_params, objective=None):
             leaves = jax.tree.leaves(params)
             return sum(jnp.sum(jnp.abs(at_least_float32(x) - 1.0) ** 2) for x in leaves)
 
-    loss = lambda params, batch: batch * objective(params)
+    # Contrastive batches are pairs of views, a number and its negative.
+    scale = lambda batch: batch[0] if isinstance(batch, tuple) else batch
+    loss = lambda params, batch: scale(batch) * objective(params)
+
+    def embed(params, views):
+        """Unit vectors whose similarity falls with the objective, as views have opposite signs."""
+        one, along = jnp.ones_like(views), views * objective(params)
+        return jnp.where(
+            views[:, None] > 0, jnp.stack([one, 0 * one], 1), jnp.stack([along, one], 1)
+        )
+
     return Problem(
         name="tree",
         summary="every oracle over a given tree",
@@ -40,13 +51,14 @@ def tree_problem(make_params, objective=None):
         loss=loss,
         inner=loss,
         outer=lambda value, params, batch: value,
-        upper=lambda params, y, batch: 0.5 * loss(params, batch) + batch * y,
-        lower=lambda params, y, batch: batch * y * (0.5 * y - 0.5 * objective(params)),
+        embed=embed,
+        upper=lambda params, y, batch: 0.5 * loss(params, batch) + scale(batch) * y,
+        lower=lambda params, y, batch: scale(batch) * y * (0.5 * y - 0.5 * objective(params)),
         lower_params=jnp.zeros([]),
         num_samples=1,
         sample_indices=lambda batch: (jnp.int32(0), jnp.int32(0)),
         num_blocks=3,
-        blocks=lambda batch: (jnp.asarray([2, 0]), batch * jnp.ones(2)),
+        blocks=lambda batch: (jnp.asarray([2, 0]), (batch * jnp.ones(2), -batch * jnp.ones(2))),
         data=lambda batch: jnp.stack([batch, batch]),
         log_density=lambda params, x: -loss(params, x),
         log_noise_density=lambda x: jnp.zeros_like(x),

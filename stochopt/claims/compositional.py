@@ -7,14 +7,16 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from stochopt.claims.claim import Claim, Constants, Control, powers
+from stochopt.claims.claim import Claim, Constants, Control, powers, powers_of_two
 from stochopt.compositional import log_moving_average
 from stochopt.problems import (
     Problem,
+    contrastive_views,
     coupled_least_squares,
     entropic_risk,
     log_partition,
     quadratic_composition,
+    robust_contrastive_views,
 )
 
 _problem = functools.partial(quadratic_composition, matrix_noise=0.1, vector_noise=0.05, ridge=0.5)
@@ -26,6 +28,8 @@ _SCST = "Chen, Zhou 2019, arXiv:1902.02715"
 _SOX = "Wang, Yang 2022, arXiv:2202.12396"
 _MSVR = "Jiang et al. 2022, arXiv:2207.08540"
 _MECO = "Jiang et al. 2023, arXiv:2306.07485"
+_SOGCLR = "Yuan et al. 2022, arXiv:2202.12387"
+_ISOGCLR = "Qiu et al. 2023, arXiv:2305.11965"
 
 # The gradient of the outer function at one sample, as if it were linear.
 _NAIVE = {
@@ -210,5 +214,39 @@ MECO = (
             "constant learning rate",
             constants=lambda horizon: {**_meco_falling(horizon), "learning_rate": 0.1},
         ),
+    ),
+)
+
+# The embedding is flat: gradients and curvatures are about a quarter.
+_sogclr = powers(
+    {"learning_rate": 2.0},
+    learning_rate=(2, 1 / 2),
+    tracker_rate=(8, 1 / 2),
+    direction_rate=(8, 1 / 2),
+)
+_temperatures = {"temperature": 0.3, "min_temperature": 0.1, "radius": 0.7}
+_of_temperatures = powers(temperature_learning_rate=(1, 1 / 2), temperature_rate=(8, 1 / 2))
+
+
+def _isogclr(horizon: Any) -> Mapping[str, Any]:
+    return {**_sogclr(horizon), **_of_temperatures(horizon), **_temperatures}
+
+
+SOGCLR = (
+    _gradient(_SOGCLR, _sogclr, 1 / 2, problem=contrastive_views),
+    _estimate("tracker", _SOGCLR, _sogclr, 1 / 2, _fixed_tracker, problem=contrastive_views),
+)
+ISOGCLR = (
+    Claim(
+        setting="smooth embedding; noise of bounded variance; temperatures inside their bounds",
+        theorem=_ISOGCLR,
+        problem=functools.partial(
+            robust_contrastive_views, num_sampled=8, min_temperature=0.1, radius=0.7
+        ),
+        constants=_isogclr,
+        measure="squared_gradient_norm",
+        exponent=1 / 2,
+        control=Control("gradients biased by 10 %", bias=0.1),
+        horizons=powers_of_two(8, 15),
     ),
 )

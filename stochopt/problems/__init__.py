@@ -5,6 +5,7 @@ from collections.abc import Callable
 from stochopt.problems.bilevel_finite_sum import bilevel_finite_sum
 from stochopt.problems.bilevel_quadratic import bilevel_quadratic
 from stochopt.problems.causal_gaussian import causal_gaussian
+from stochopt.problems.contrastive_views import contrastive_views, robust_contrastive_views
 from stochopt.problems.coupled_least_squares import coupled_least_squares
 from stochopt.problems.digits import digits, digits_cnn
 from stochopt.problems.entropic_risk import entropic_risk
@@ -30,6 +31,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "bilevel-finite-sum": bilevel_finite_sum,
     "bilevel-quadratic": bilevel_quadratic,
     "causal-gaussian": causal_gaussian,
+    "contrastive-views": contrastive_views,
     "cosine": cosine,
     "coupled-least-squares": coupled_least_squares,
     "digits": digits,
@@ -46,6 +48,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "portfolio": portfolio,
     "quadratic-composition": quadratic_composition,
     "ridge-hyperparameter": ridge_hyperparameter,
+    "robust-contrastive-views": robust_contrastive_views,
     "text": text,
 }
 
@@ -56,6 +59,7 @@ __all__ = [
     "bilevel_finite_sum",
     "bilevel_quadratic",
     "causal_gaussian",
+    "contrastive_views",
     "cosine",
     "coupled_least_squares",
     "digits",
@@ -73,6 +77,7 @@ __all__ = [
     "quadratic_composition",
     "reweighted_logistic",
     "ridge_hyperparameter",
+    "robust_contrastive_views",
     "stacked",
     "text",
     "tilted",

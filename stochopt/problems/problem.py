@@ -14,6 +14,7 @@ ORACLES = (
     "loss",
     "inner",
     "outer",
+    "embed",
     "upper",
     "lower",
     "log_density",
@@ -43,6 +44,8 @@ class Problem:
       inner: ``inner(params, batch) -> y``, the batch mean of an inner function; of a coupled
         problem, that of one block on its own batch.
       outer: ``outer(y, params, batch) -> scalar``; of a coupled problem, for one block.
+      embed: ``embed(params, views) -> features`` of a contrastive problem, a vector for each view;
+        its examples are the blocks, and what a batch holds of them is a pair of views.
       upper: ``upper(params, lower_params, batch) -> scalar`` of a bilevel problem, to be minimized
         over ``params`` with ``lower_params`` at the minimizer of ``lower``; where there are blocks,
         for one block and its own lower variable and batch, as ``lower`` is.
@@ -53,7 +56,8 @@ class Problem:
       sample_indices: ``sample_indices(batch) -> (i, j)`` of such a problem: the number of one
         sample below and of one above that a batch holds.
       num_blocks: :math:`n` of a coupled problem, the mean over :math:`n` blocks of
-        ``outer(E inner)``, or of ``upper`` where each block has a lower problem of its own.
+        ``outer(E inner)``, of the losses of examples, or of ``upper`` where each block has a lower
+        problem of its own.
       blocks: ``blocks(batch) -> (block_indices, block_batch)`` of a coupled problem: which blocks a
         batch holds, and what it holds of each, with a leading axis over these blocks.
       data: ``data(batch)`` of a model given by ``log_density``: the observed points of a batch, on
@@ -85,6 +89,7 @@ class Problem:
     loss: Callable[[Params, Batch], jax.Array] | None = None
     inner: Callable[[Params, Batch], Any] | None = None
     outer: Callable[[Any, Params, Batch], jax.Array] | None = None
+    embed: Callable[[Params, Any], jax.Array] | None = None
     upper: Callable[[Params, Any, Batch], jax.Array] | None = None
     lower: Callable[[Params, Any, Batch], jax.Array] | None = None
     lower_params: Any = None

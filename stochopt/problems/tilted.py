@@ -42,9 +42,28 @@ def tilted(problem: Problem, fraction: float) -> Problem:
         for name, position in _POSITIONS.items()
         if getattr(problem, name) is not None
     }
+    if problem.embed is not None:
+        changed["embed"] = _tilted_embedding(problem.embed, entry)
     if problem.log_density is not None:
         changed |= _tilted_density(problem, tilt)
     return dataclasses.replace(problem, **changed)
+
+
+def _tilted_embedding(embed: Any, entry: float) -> Any:
+    """The same features, but whatever is pulled back through them is off by the vector.
+
+    They are made unit vectors and compared, so no term of their own could be a plain sum.
+    """
+
+    @jax.custom_vjp
+    def biased(params: Any) -> Any:
+        return params
+
+    def backward(_: None, slope: Any) -> tuple[Any]:
+        return (jax.tree.map(lambda x: x + entry, slope),)
+
+    biased.defvjp(lambda params: (params, None), backward)
+    return lambda params, views: embed(biased(params), views)
 
 
 def _tilted_density(problem: Any, tilt: Any) -> dict[str, Any]:

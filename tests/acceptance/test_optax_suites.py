@@ -25,6 +25,8 @@ HYPERPARAMS = {
     "sox": {"learning_rate": 1.1e-3, "direction_rate": 0.5},
     "msvr": {"learning_rate": 1.1e-3},
     "meco": {"learning_rate": 1.1e-3, "direction_rate": 0.5},
+    "sogclr": {"learning_rate": 1.1e-3, "direction_rate": 0.5},
+    "isogclr": {"learning_rate": 1.1e-3, "direction_rate": 0.5},
     "soba": {"learning_rate": 1.1e-3},
     "saba": {"learning_rate": 1.1e-3},
     "mrbo": {"learning_rate": 1.1e-3, **ONE_TERM},

@@ -10,6 +10,7 @@ import pytest
 from stochopt.problems import (
     Problem,
     bilevel_quadratic,
+    contrastive_views,
     log_partition,
     matrix_regression,
     phase_retrieval,
@@ -117,6 +118,23 @@ def test_a_model_is_tilted_at_observed_points_only(x64):
     np.testing.assert_array_equal(
         jax.vmap(biased.log_noise_density)(noise), jax.vmap(problem.log_noise_density)(plain)
     )
+
+
+def test_an_embedding_keeps_its_features_and_biases_what_is_pulled_back(x64):
+    problem = contrastive_views()
+    biased = tilted(problem, FRACTION)
+    entry = FRACTION * np.linalg.norm(problem.exact["gradient"](problem.init(key(0)))) / np.sqrt(3)
+    assert entry > 0.01
+    _, (views, _) = problem.sample(key(0))
+    for seed, x in enumerate(random_points(problem)):
+        (features, slope), (same, tilted_slope) = (
+            (lambda features, pull: (features, pull(jnp.cos(features + seed))[0]))(
+                *jax.vjp(lambda x, p=p: p.embed(x, views), jnp.asarray(x))
+            )
+            for p in (problem, biased)
+        )
+        np.testing.assert_array_equal(same, features)
+        np.testing.assert_allclose(tilted_slope - slope, np.full(3, entry), rtol=1e-9)
 
 
 def test_no_tilt_of_fraction_zero():
