@@ -113,7 +113,7 @@ def robust_contrastive_views(
        F(x) = \frac1n \sum_i \min_{\tau_{\min} \le \tau \le \tau_{\max}}
          \left( -E\, s(a_i, a'_i) + \tau \log g_i(x, \tau) + \rho \tau \right) .
 
-    The term is convex in :math:`\tau`, and its minimizer is found by bisection.
+    The term is convex in :math:`\tau`, and its minimizer is found by Newton's method.
 
     Args:
       num_examples: :math:`n`, at least two.
@@ -139,15 +139,25 @@ def robust_contrastive_views(
     )
 
     def best(features: jax.Array) -> jax.Array:
+        """Newton's method on the slope, which rises, halving the interval where it would leave."""
         low = jnp.full(num_examples, min_temperature, features.dtype)
-        slope = jax.grad(lambda t: jnp.sum(t * (_log_normalizers(features, t) + radius)))
+        high = jnp.full_like(low, max_temperature)
 
-        def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            middle = (ends[0] + ends[1]) / 2
-            rising = slope(middle) > 0
-            return jnp.where(rising, ends[0], middle), jnp.where(rising, middle, ends[1])
+        def slope(temperatures: jax.Array) -> tuple[jax.Array, jax.Array]:
+            total, mean, variance = _moments(features, temperatures)
+            return total + radius - mean / temperatures, variance / temperatures**3
 
-        return jax.lax.fori_loop(0, 25, halve, (low, jnp.full_like(low, max_temperature)))[0]
+        def refine(_: int, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            low, high, at = state
+            first, second = slope(at)
+            low, high = jnp.where(first < 0, at, low), jnp.where(first < 0, high, at)
+            newton = at - first / second
+            inside = (newton > low) & (newton < high)
+            return low, high, jnp.where(inside, newton, (low + high) / 2)
+
+        _, _, found = jax.lax.fori_loop(0, 10, refine, (low, high, (low + high) / 2))
+        found = jnp.where(slope(high)[0] <= 0, high, found)
+        return jnp.where(slope(low)[0] >= 0, low, found)
 
     views = _views(num_examples, num_views, dimension, spread, seed)
     exact = _exact(views, best, radius)
@@ -188,12 +198,28 @@ def _log_normalizers(features: jax.Array, temperatures: jax.Array) -> jax.Array:
 
     ``features`` of unit length, shape (examples, views, 2).
     """
+    similarities, others = _pairs(features)
+    exponents = similarities / temperatures[:, None]
+    total = jax.nn.logsumexp(exponents, axis=1, where=others)
+    return total - jnp.log(jnp.sum(others, axis=1))
+
+
+def _moments(features: jax.Array, temperatures: jax.Array) -> tuple[jax.Array, ...]:
+    """That logarithm, and mean and variance of the similarities under its exponential weights."""
+    similarities, others = _pairs(features)
+    total = _log_normalizers(features, temperatures)
+    weights = jnp.exp(similarities / temperatures[:, None] - total[:, None])
+    weights = jnp.where(others, weights, 0) / jnp.sum(others, axis=1, keepdims=True)
+    mean = jnp.sum(weights * similarities, axis=1)
+    return total, mean, jnp.sum(weights * (similarities - mean[:, None]) ** 2, axis=1)
+
+
+def _pairs(features: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Similarities of all pairs of views, a row for each example, and which are with others."""
     similarities = jnp.einsum("iak,jbk->iajb", features, features)
     others = ~jnp.eye(len(features), dtype=bool)[:, None, :, None]
     others = jnp.broadcast_to(others, similarities.shape)
-    exponents = similarities / temperatures[:, None, None, None]
-    total = jax.nn.logsumexp(exponents, axis=(1, 2, 3), where=others)
-    return total - jnp.log(jnp.sum(others, axis=(1, 2, 3)))
+    return similarities.reshape(len(features), -1), others.reshape(len(features), -1)
 
 
 def _exact(
