@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from stochopt.catalog import Method
 from stochopt.claims import Claim
-from stochopt.experiments.rates import RateResult, measure_rate
+from stochopt.experiments.rates import Question, RateResult, measure_rates
 from stochopt.problems import Problem, tilted
 
 
@@ -66,27 +67,50 @@ def measure_claim(
       quick: leaves out the two longest horizons.
       on_progress: see :func:`measure_rate`.
     """
-    problem = claim.problem() if problem is None else problem
+    (result,) = _measure(
+        method,
+        [claim],
+        problem=claim.problem() if problem is None else problem,
+        name=name or method.name,
+        num_seeds=num_seeds,
+        seed=seed,
+        quick=quick,
+        on_progress=on_progress,
+    )
+    return result
+
+
+def _measure(
+    method: Method,
+    claims: Sequence[Claim],
+    *,
+    problem: Problem,
+    name: str,
+    quick: bool,
+    **options: Any,
+) -> list[RateResult]:
+    """Measures claims that share problem, constants and horizons on the same runs."""
     bare = dataclasses.replace(method, defaults={})
-    return measure_rate(
+    claim = claims[0]
+    return measure_rates(
         problem,
         lambda horizon: bare.make(problem, **claim.constants(horizon)),
         claim.horizons[:-2] if quick else claim.horizons,
-        measure=claim.measure,
-        over=claim.over,
-        exponent=claim.exponent,
-        two_sided=claim.two_sided,
-        num_seeds=num_seeds,
-        seed=seed,
-        name=name or method.name,
-        on_progress=on_progress,
+        [Question(c.measure, c.over, c.exponent, c.two_sided) for c in claims],
+        name=name,
         gradient_of=method.gradient_of,
         takes=method.takes,
         independent_jacobian=method.independent_jacobian,
         gradient_counter=method.gradient_counter,
         eval_params=method.eval_params,
         estimates=method.estimates,
+        **options,
     )
+
+
+def _share_runs(one: Claim, other: Claim) -> bool:
+    same = (one.problem, one.constants, tuple(one.horizons))
+    return same == (other.problem, other.constants, tuple(other.horizons))
 
 
 def check_claim(
@@ -108,25 +132,29 @@ def check_claim(
       quick: leaves out the two longest horizons.
       on_progress: called as ``on_progress(part, horizon)`` with part ``"method"`` or ``"control"``.
     """
+    options: dict[str, Any] = {"num_seeds": num_seeds, "seed": seed, "quick": quick}
+    progress = functools.partial(on_progress, "method")
+    result = measure_claim(method, claim, on_progress=progress, **options)
+    return _beside_control(method, claim, result, on_progress, options)
+
+
+def _beside_control(
+    method: Method,
+    claim: Claim,
+    result: RateResult,
+    on_progress: Callable[[str, int], None],
+    options: Mapping[str, Any],
+) -> ClaimResult:
     control, problem = claim.control, claim.problem()
-    measure = functools.partial(measure_claim, num_seeds=num_seeds, seed=seed, quick=quick)
-    return ClaimResult(
-        method=method,
-        claim=claim,
-        result=measure(
-            method,
-            claim,
-            problem=problem,
-            on_progress=functools.partial(on_progress, "method"),
-        ),
-        control=measure(
-            dataclasses.replace(method, **control.method),
-            dataclasses.replace(claim, constants=control.constants or claim.constants),
-            problem=tilted(problem, control.bias) if control.bias else problem,
-            name=control.name,
-            on_progress=functools.partial(on_progress, "control"),
-        ),
+    wrong = measure_claim(
+        dataclasses.replace(method, **control.method),
+        dataclasses.replace(claim, constants=control.constants or claim.constants),
+        problem=tilted(problem, control.bias) if control.bias else problem,
+        name=control.name,
+        on_progress=functools.partial(on_progress, "control"),
+        **options,
     )
+    return ClaimResult(method=method, claim=claim, result=result, control=wrong)
 
 
 def check_claims(
@@ -140,6 +168,7 @@ def check_claims(
 ) -> list[ClaimResult]:
     """Measures every claim of ``methods``, in order.
 
+    Claims of one method that share problem, constants and horizons are measured on the same runs.
     A claim that cannot be measured keeps the error as its verdict and the others go on.
     ``KeyboardInterrupt`` ends the list early and keeps what was measured.
 
@@ -152,19 +181,17 @@ def check_claims(
         :func:`check_claim`.
       on_result: called with every finished result.
     """
+    options: dict[str, Any] = {"num_seeds": num_seeds, "seed": seed, "quick": quick}
     results: list[ClaimResult] = []
     try:
         for method in methods:
-            for claim in method.claims:
+            measured: dict[int, RateResult] = {}
+            for position, claim in enumerate(method.claims):
+                report = lambda *at, m=method, c=claim: on_progress(m, c, *at)
                 try:
-                    result = check_claim(
-                        method,
-                        claim,
-                        num_seeds=num_seeds,
-                        seed=seed,
-                        quick=quick,
-                        on_progress=lambda *at, m=method, c=claim: on_progress(m, c, *at),
-                    )
+                    if position not in measured:
+                        measured |= _measured_with(method, position, report, options)
+                    result = _beside_control(method, claim, measured[position], report, options)
                 except Exception as error:
                     result = _failed(method, claim, error)
                 results.append(result)
@@ -172,6 +199,30 @@ def check_claims(
     except KeyboardInterrupt:
         pass
     return results
+
+
+def _measured_with(
+    method: Method,
+    position: int,
+    on_progress: Callable[[str, int], None],
+    options: Mapping[str, Any],
+) -> dict[int, RateResult]:
+    """A claim's result by its position, and those of the later claims that its runs serve too."""
+    claim = method.claims[position]
+    served = [
+        (k, other)
+        for k, other in enumerate(method.claims)
+        if k >= position and _share_runs(claim, other)
+    ]
+    results = _measure(
+        method,
+        [other for _, other in served],
+        problem=claim.problem(),
+        name=method.name,
+        on_progress=functools.partial(on_progress, "method"),
+        **options,
+    )
+    return {k: result for (k, _), result in zip(served, results, strict=True)}
 
 
 def _failed(method: Method, claim: Claim, error: Exception) -> ClaimResult:

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +104,15 @@ class RateResult:
         return "\n".join([*lines, self.verdict])
 
 
+class Question(NamedTuple):
+    """What is asked of a ladder of runs; the fields are the arguments of :func:`measure_rate`."""
+
+    measure: str = _STATIONARITY
+    over: Literal["run", "tail"] = "run"
+    exponent: float | None = None
+    two_sided: bool = False
+
+
 def measure_rate(
     problem: Problem,
     make_optimizer: Callable[[Any], optax.GradientTransformation],
@@ -155,45 +164,117 @@ def measure_rate(
     Raises:
       ValueError: ``horizons`` do not rise, or a field is unknown.
     """
+    (result,) = measure_rates(
+        problem,
+        make_optimizer,
+        horizons,
+        [Question(measure, over, exponent, two_sided)],
+        num_seeds=num_seeds,
+        seed=seed,
+        name=name,
+        on_progress=on_progress,
+        **fields,
+    )
+    return result
+
+
+def measure_rates(
+    problem: Problem,
+    make_optimizer: Callable[[Any], optax.GradientTransformation],
+    horizons: Sequence[int],
+    questions: Sequence[Question],
+    *,
+    num_seeds: int = 32,
+    seed: int = 0,
+    name: str = "optimizer",
+    on_progress: Callable[[int], None] = lambda horizon: None,
+    **fields: Any,
+) -> list[RateResult]:
+    """Measures several rates on the same runs; see :func:`measure_rate`.
+
+    Args:
+      problem: what to minimize.
+      make_optimizer: from a horizon to a transformation.
+      horizons: numbers of updates, rising.
+      questions: what to measure, and what is predicted of it.
+      num_seeds: repetitions of every run.
+      seed: of the random key.
+      name: for tables and pictures.
+      on_progress: called before compilation and before each horizon.
+      **fields: other fields of :class:`stochopt.catalog.Method` than their defaults.
+
+    Returns:
+      A result for each question, in order. Their times are those of the runs they share.
+    """
     ladder = np.asarray(horizons)
     whole = ladder.ndim == 1 and np.issubdtype(ladder.dtype, np.integer)
     if not whole or not len(ladder) or ladder[0] < 4 or np.any(np.diff(ladder) <= 0):
         raise ValueError(f"horizons must be rising whole numbers of at least 4, got {horizons}.")
-    if over not in ("run", "tail"):
-        raise ValueError(f"over must be 'run' or 'tail', got {over!r}.")
+    for question in questions:
+        if question.over not in ("run", "tail"):
+            raise ValueError(f"over must be 'run' or 'tail', got {question.over!r}.")
     method = Method(
         name=name,
         factory=lambda horizon: make_optimizer(horizon),
         **{"family": "", "summary": "", "paper": "", **fields},
     )
-    empty = RateResult(
-        name=name,
-        problem=problem.name,
-        measure=measure,
-        over=over,
-        exponent=exponent,
-        two_sided=two_sided,
-        horizons=ladder,
-        costs=np.zeros(0),
-        errors=np.zeros((0, 0)),
-    )
-    stationarity = _STATIONARITY if "gradient" in problem.exact else measure
+    has_gradient = "gradient" in problem.exact
+    judged = [_STATIONARITY if has_gradient else question.measure for question in questions]
+    measures = [question.measure for question in questions]
     try:
         with jax.enable_x64(True):
             climbed = _climb(
                 _in_double(problem),
                 method,
                 ladder,
-                list(dict.fromkeys([measure, stationarity])),
+                list(dict.fromkeys([*measures, *judged])),
                 num_seeds,
                 seed,
                 on_progress,
             )
     except MissingMeasureError as error:
-        return dataclasses.replace(empty, troubles=(str(error),))
-    errors = climbed.averages[over][measure]
-    start = climbed.start[measure].mean()
-    fit, troubles = _fit(climbed.costs, errors, ladder, start, is_squared(measure))
+        if len(questions) == 1:
+            return [_unmeasured(name, problem.name, ladder, questions[0], str(error))]
+        # One of them is missing; the others can be had.
+        results = []
+        for question in questions:
+            results += measure_rates(
+                problem,
+                make_optimizer,
+                horizons,
+                [question],
+                num_seeds=num_seeds,
+                seed=seed,
+                name=name,
+                on_progress=on_progress,
+                **fields,
+            )
+        return results
+    return [
+        _judge(_unmeasured(name, problem.name, ladder, question), climbed, stationarity)
+        for question, stationarity in zip(questions, judged, strict=True)
+    ]
+
+
+def _unmeasured(
+    name: str, problem: str, horizons: np.ndarray, question: Question, *troubles: str
+) -> RateResult:
+    return RateResult(
+        name=name,
+        problem=problem,
+        **question._asdict(),
+        horizons=horizons,
+        costs=np.zeros(0),
+        errors=np.zeros((0, 0)),
+        troubles=troubles,
+    )
+
+
+def _judge(empty: RateResult, climbed: "_Climbed", stationarity: str) -> RateResult:
+    """The question of an empty result, answered."""
+    errors = climbed.averages[empty.over][empty.measure]
+    start = climbed.start[empty.measure].mean()
+    fit, troubles = _fit(climbed.costs, errors, empty.horizons, start, is_squared(empty.measure))
     return dataclasses.replace(
         empty,
         costs=climbed.costs,

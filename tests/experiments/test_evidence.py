@@ -14,12 +14,19 @@ from stochopt import catalog, problems
 from stochopt.claims import orthogonal
 from stochopt.experiments import check_claim, check_claims, measure_claim, rates_report
 
-CLAIMS = [
-    pytest.param(method, claim, id=f"{method.name}-{claim.measure}-{position}")
+#: One claim of each set of runs: the limit of all claims on the same runs is the same.
+RUNS = {
+    (method.name, claim.problem, claim.constants, tuple(claim.horizons)): (method, claim)
     for method in catalog.methods()
-    for position, claim in enumerate(method.claims)
-]
-each_claim = pytest.mark.parametrize(("method", "claim"), CLAIMS)
+    for claim in method.claims
+}
+each_run = pytest.mark.parametrize(
+    ("method", "claim"),
+    [
+        pytest.param(method, claim, id=f"{method.name}-{position}")
+        for position, (method, claim) in enumerate(RUNS.values())
+    ],
+)
 
 
 @for_each_method
@@ -31,7 +38,7 @@ def test_the_yardstick_claims_rates():
     assert catalog.find("sgd").claims
 
 
-@each_claim
+@each_run
 def test_a_bias_of_five_percent_flips_the_verdict(method, claim):
     """That each claim holds without the bias is checked by `stochopt rates --quick`.
 
@@ -96,6 +103,38 @@ def test_a_claim_that_fails_to_run_keeps_its_error_and_the_others_go_on():
     assert rates_report.table(results).rows[0][-1] == results[0].verdict
 
 
+def test_claims_share_the_runs_that_serve_both_and_get_what_each_gets_alone():
+    """Catches a result under the wrong claim, and runs shared in spite of other constants."""
+    (claim, *_) = catalog.find("sgd").claims
+    other = short(claim, measure="gradient_norm", over="tail", exponent=0.1)
+    third = short(claim, constants=lambda horizon: {"learning_rate": 0.01})
+    calls = []
+    together = check_claims(
+        [with_claims("sgd", short(claim), third, other)],
+        num_seeds=2,
+        on_progress=lambda method, claim, part, horizon: calls.append((claim, part)),
+    )
+    assert {claim for claim, part in calls if part == "method"} == {
+        together[0].claim,
+        together[1].claim,
+    }
+    for found in together:
+        alone = check_claim(catalog.find("sgd"), found.claim, num_seeds=2)
+        assert found.result.measure == found.claim.measure
+        np.testing.assert_array_equal(found.result.errors, alone.result.errors)
+        np.testing.assert_array_equal(found.control.errors, alone.control.errors)
+        assert found.verdict == alone.verdict
+
+
+def test_a_measure_that_is_missing_spoils_no_other_claim_on_the_same_runs():
+    (claim, *_) = catalog.find("sgd").claims
+    missing = short(claim, measure="momentum_error")
+    results = check_claims([with_claims("sgd", missing, short(claim))], num_seeds=2)
+    assert "momentum" in results[0].verdict
+    assert [len(result.result.errors) for result in results] == [0, 2]
+    assert not results[1].result.troubles
+
+
 def test_an_interrupted_check_keeps_what_was_measured():
     (claim, *_) = catalog.find("sgd").claims
     calls = []
@@ -140,7 +179,7 @@ def test_exchanged_weights_and_the_estimate_behind_them():
     np.testing.assert_allclose(method.estimates["gradient"](state), 0.04 * gradient, rtol=1e-5)
 
 
-@each_claim
+@each_run
 def test_estimates_and_exact_values_have_one_shape(method, claim):
     problem = claim.problem()
     params = problem.init(jax.random.key(0))
