@@ -1,8 +1,8 @@
 """Implicit gradients, their products and solvers: against dense algebra and finite differences."""
 
+import functools
 from typing import NamedTuple
 
-import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
