@@ -30,6 +30,7 @@ def bilevel_quadratic(
     noise: float = 0.3,
     ridge: float = 0.1,
     start: float = 0.0,
+    lower_curvature: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> Problem:
     r"""The mean of quadratics at the minimizers of quadratics, one for each block.
@@ -57,8 +58,9 @@ def bilevel_quadratic(
     ``block``: an independent draw of the same blocks, for the cross derivative, is
     ``problem.sample(key)._replace(block=batch.block)``.
 
-    :math:`A_i` has eigenvalues of at least 1/2; all data are random. There is no ``loss``: no
-    function of one draw has a meaningful gradient without an estimate of the lower minimizer.
+    All data are random. :math:`A_i` is 1/2 and a Wishart matrix of mean 1, whose eigenvalues differ
+    much, unless a range is given for them. There is no ``loss``: no function of one draw has a
+    meaningful gradient without an estimate of the lower minimizer.
 
     Args:
       num_blocks: :math:`m`.
@@ -69,6 +71,7 @@ def bilevel_quadratic(
       ridge: :math:`\rho > 0`.
       start: every entry of :math:`x` at the start; far away, the noise that the blocks' differences
         make at the optimum is small beside the gradient at the start.
+      lower_curvature: positive range of the eigenvalues of :math:`A_i`, uniform in it.
       seed: of the random data.
 
     References:
@@ -82,12 +85,21 @@ def bilevel_quadratic(
     check_range("noise", noise, "[0, inf)")
     check_range("ridge", ridge, "(0, inf)")
     check_range("start", start, "(-inf, inf)")
+    if lower_curvature is not None:
+        least, most = lower_curvature
+        check_range("lower_curvature", least, "(0, inf)")
+        check_range("lower_curvature", most, f"[{least}, inf)")
     if num_sampled > num_blocks:
         raise ValueError(f"num_sampled must be at most {num_blocks}, got {num_sampled}.")
     rng = np.random.default_rng(seed)
     m, n, p = num_blocks, dimension, lower_dimension
     root = rng.standard_normal((m, p, p)) / np.sqrt(p)
-    a = root @ root.transpose(0, 2, 1) + 0.5 * np.eye(p)
+    if lower_curvature is None:
+        a = root @ root.transpose(0, 2, 1) + 0.5 * np.eye(p)
+    else:
+        directions, _ = np.linalg.qr(root)
+        curvatures = rng.uniform(*lower_curvature, (m, p, 1))
+        a = directions @ (curvatures * directions.transpose(0, 2, 1))
     b = rng.standard_normal((m, p, n)) / np.sqrt(n)
     c, d = rng.standard_normal((2, m, p))
 

@@ -21,6 +21,7 @@ OPTIONS = {
         "ridge": 0.02,
         "seed": 7,
     },
+    "range": {"num_blocks": 8, "lower_curvature": (1.0, 2.0), "seed": 2},
 }
 # For tests in double precision only: JAX keeps the arrays of a problem in one precision.
 QUADRATICS = {name: bilevel_quadratic(**options) for name, options in OPTIONS.items()}
@@ -184,6 +185,15 @@ def test_starting_point():
     assert bilevel_quadratic().init(key(0)).tolist() == [0] * 4
 
 
+def test_lower_curvature(x64):
+    problem = QUADRATICS["range"]
+    x, y = jnp.ones(4), jnp.zeros(3)
+    hessian = lambda i: jax.hessian(problem.lower, 1)(x, y, without_noise(problem, i))
+    eigenvalues = np.linalg.eigvalsh([hessian(i) for i in range(8)])
+    assert 1 <= eigenvalues.min() < 1.2
+    assert 1.8 < eigenvalues.max() <= 2
+
+
 def test_strict_promotion(strict):
     problem = bilevel_quadratic()
     x, y, batch = jnp.ones(4), problem.lower_params, a_draw(problem, jnp.int32(3))
@@ -198,6 +208,8 @@ def test_strict_promotion(strict):
         {"ridge": 0},
         {"start": float("inf")},
         {"num_sampled": 21},
+        {"lower_curvature": (0, 1)},
+        {"lower_curvature": (2, 1)},
     ],
 )
 def test_bad_arguments_are_named(options):
