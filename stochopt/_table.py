@@ -64,7 +64,8 @@ def look_up(tables: tuple[Any, jax.Array], indices: jax.Array, other: Any) -> tu
     _, visits = tables
     same, indices, other = other is indices, replicated(indices), replicated(other)
     together = indices if same else jnp.concatenate([indices, other])
-    found = _gather(tables, together)
+    # Apart, so that a second look at the visits in one update is the same look.
+    found = tuple(_gather(part, together) for part in tables)
     inside = other < len(visits)
     if same:
         position, shared = jnp.arange(len(indices)), inside
