@@ -20,16 +20,23 @@ is faster than two at these sizes.
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from timing import (
+    NUM_BLOCKS,
+    NUM_SAMPLED,
+    available_cores,
+    children,
+    in_turn,
+    loop_over_blocks,
+    report_blocks,
+    spread,
+    stay_on,
+)
 
 from stochopt.compositional import (
     adaptive_log_moving_average,
@@ -37,28 +44,18 @@ from stochopt.compositional import (
     estimate_rows,
     log_moving_average,
     moving_average,
-    sample_blocks,
 )
 
-REPEATS = 9
-NUM_SAMPLED = 16
-NUM_BLOCKS = (1_000, 1_000_000)
 # Of each block: samples in its batch, entries of its inner value, features of a sample.
 PROBLEMS = {"1 sample, 1 value": (1, 1, 16), "32 samples, 8 values": (32, 8, 64)}
 LOSSES = ("average precision", "entropic risk, SOX", "entropic risk, SCENT")
-
-
-def seconds(function):
-    start = time.perf_counter()
-    jax.block_until_ready(function())
-    return time.perf_counter() - start
 
 
 # Part 1: number of blocks
 
 
 def blocks_loop(num_blocks, problem, num_steps=2000, num_batches=32):
-    """A function that takes ``num_steps`` steps, from the carry that it left behind."""
+    """Steps of the estimator alone."""
     samples, values, features = PROBLEMS[problem]
     rng = np.random.default_rng(0)
     normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
@@ -66,10 +63,6 @@ def blocks_loop(num_blocks, problem, num_steps=2000, num_batches=32):
         "features": normal(num_batches, NUM_SAMPLED, samples, features),
         "target": normal(num_batches, NUM_SAMPLED, values),
     }
-    keys = jax.random.split(jax.random.key(0), num_steps)
-    draw = jax.jit(lambda key: sample_blocks(key, num_blocks, NUM_SAMPLED))
-    indices = jnp.stack([draw(key) for key in keys])
-
     optimizer = optax.chain(
         estimate_coupled(
             lambda x, batch: jnp.mean(jnp.tanh(batch["features"] @ x), axis=0),
@@ -80,25 +73,8 @@ def blocks_loop(num_blocks, problem, num_steps=2000, num_batches=32):
         ),
         optax.scale_by_learning_rate(0.01),
     )
-
-    def loop(carry, indices, batches):
-        def step(t, carry):
-            x, state = carry
-            batch = jax.tree.map(lambda leaf: leaf[t % num_batches], batches)
-            updates, state = optimizer.update(None, state, x, batch=batch, block_indices=indices[t])
-            return optax.apply_updates(x, updates), state
-
-        return jax.lax.fori_loop(0, num_steps, step, carry)
-
     x = 0.1 * normal(features, values)
-    carry = (x, optimizer.init(x))
-    compiled = jax.jit(loop, donate_argnums=0).lower(carry, indices, batches).compile()
-
-    def run():
-        nonlocal carry
-        carry = compiled(carry, indices, batches)
-        return carry
-
+    run, _ = loop_over_blocks(optimizer, x, batches, num_blocks, num_steps)
     return run, num_steps
 
 
@@ -110,17 +86,6 @@ def measure_blocks():
         took = in_turn(runs)
         record[problem] = {n: took[n] / num_steps for n, (_, num_steps) in loops.items()}
     return record
-
-
-def in_turn(runs):
-    """Median seconds of each function, after one call that does not count."""
-    took = {name: [] for name in runs}
-    for run in runs.values():
-        jax.block_until_ready(run())
-    for _ in range(REPEATS):
-        for name, run in runs.items():
-            took[name].append(seconds(run))
-    return {name: statistics.median(values) for name, values in took.items()}
 
 
 # Part 2: LibAUC
@@ -331,25 +296,6 @@ def measure_libauc():
 # Reports
 
 
-def spread(values, digits=2):
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def report_blocks(results, head):
-    few, many = map(str, NUM_BLOCKS)
-    print(f"\n{NUM_SAMPLED} sampled blocks, {head}")
-    print("| in each block | 1,000 blocks, µs a step | 1,000,000 blocks, µs a step | ratio |")
-    print("| --- | --- | --- | --- |")
-    for problem in PROBLEMS:
-        rows = [result[problem] for result in results]
-        print(
-            f"| {problem} | {spread([1e6 * row[few] for row in rows])} "
-            f"| {spread([1e6 * row[many] for row in rows])} "
-            f"| {spread([row[many] / row[few] for row in rows])} |"
-        )
-
-
 def report_libauc(results, bare, head):
     print(f"\nLosses with a table of {TABLE:,} rows, {head}")
     print("| loss | step by | µs a step | LibAUC's over it |")
@@ -368,17 +314,8 @@ def report_libauc(results, bare, head):
             print(f"| {loss} | difference: {direction:.0e} direction, {weights:.0e} weights | | |")
 
 
-def children(part, processes, cores, flags=()):
-    command = [sys.executable, *flags, __file__, "--child", "--parts", part, "--cores", str(cores)]
-    runs = [
-        subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        for _ in range(processes)
-    ]
-    return [json.loads(run.splitlines()[-1]) for run in runs]
-
-
 def main():
-    available = sorted(os.sched_getaffinity(0))
+    available = available_cores()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--parts", default="blocks,libauc")
     parser.add_argument("--processes", type=int, default=3)
@@ -386,19 +323,21 @@ def main():
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        os.sched_setaffinity(0, available[: int(options.cores)])  # before jax makes its threads
+        stay_on(int(options.cores))
         measure = {"blocks": measure_blocks, "libauc": measure_libauc}[options.parts]
         print(json.dumps(measure()))
         return
     print(f"jax {jax.__version__}, optax {optax.__version__}")
     for part in options.parts.split(","):
         for cores in map(int, options.cores.split(",")):
-            results = children(part, options.processes, cores)
+            results = children(__file__, part, options.processes, cores)
             head = f"cores: {cores}, processes: {len(results)}, median [range]"
             if part == "blocks":
-                report_blocks(results, head)
+                report_blocks(results, PROBLEMS, head)
             else:
-                report_libauc(results, children(part, options.processes, cores, ["-O"]), head)
+                report_libauc(
+                    results, children(__file__, part, options.processes, cores, ["-O"]), head
+                )
 
 
 if __name__ == "__main__":
