@@ -231,14 +231,12 @@ def estimate_blockwise(
         weights = weights / jnp.maximum(jnp.sum(weights), 1)
 
         def hypergradient(params: Any, variables: Any, matrices: Any) -> tuple[Any, Any, Any]:
-            adjoint_of = lambda slopes: jax.vmap(scheme.adjoint)(variables, matrices, slopes)
+            adjoint_of = lambda slopes: _solve_rows(scheme, variables, matrices, slopes)
             y = variables.lower_params
             return hypergradient_of_rows(upper, lower, params, y, adjoint_of, other_batch, weights)
 
         value, direction, curvature = hypergradient(params, now, hessians)
         if direction_rate is not None:
-            if scheme.hessian is not None:
-                old_hessians = _after(direction, old_hessians)
             _, there, _ = hypergradient(old_params, before, old_hessians)
             weight = jnp.where(start, 1.0, value_at(direction_rate, state.count))
             direction = _tree.corrected(direction, state.direction, there, 1 - weight)
@@ -287,11 +285,12 @@ def _where(rows: jax.Array, a: Any, b: Any) -> Any:
     return jax.tree.map(choose, a, b)
 
 
-def _after(first: Any, then: jax.Array) -> jax.Array:
-    """``then``, not to be read before ``first`` is there.
-
-    Two batched factorizations that run at once on a CPU with two threads wait for each other
-    forever (jaxlib 0.10). A barrier would not outlive the compiler.
-    """
-    number = jnp.real(jnp.ravel(jax.tree.leaves(first)[0])[0])
-    return then + 0 * number.astype(then.dtype)
+def _solve_rows(scheme: Scheme, *rows: Any) -> Any:
+    """The adjoint variables of some blocks."""
+    together = lambda *rows: jax.vmap(scheme.adjoint)(*rows)
+    if scheme.hessian is None:
+        return together(*rows)
+    # A batched factorization waits for threads of the pool that runs it: on two cores, forever if
+    # something beside it does so too (jaxlib 0.10).
+    one_by_one = lambda *rows: jax.lax.map(lambda row: scheme.adjoint(*row), rows)
+    return jax.lax.platform_dependent(*rows, cpu=one_by_one, default=together)
