@@ -377,6 +377,7 @@ def picture(given, arguments, record):
                 )
             ax.set_ylim(0.368, 0.42)
         axes[1].set_xscale("log")
+        axes[1].set_xlim(left=0.2)
         axes[0].set_xlabel("epochs")
         axes[1].set_xlabel("seconds")
         axes[0].set_ylabel("validation loss")
