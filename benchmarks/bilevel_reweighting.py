@@ -49,7 +49,7 @@ from stochopt.bilevel import (
 from stochopt.compositional import moving_average
 from stochopt.experiments.plots import STYLE
 from stochopt.problems import reweighted_logistic
-from stochopt.problems.reweighted_logistic import signed_parts
+from stochopt.problems.reweighted_logistic import block_temperatures, signed_parts
 
 RIDGE = 1e-3
 TAIL = 5  # epochs at the end whose mean counts
@@ -74,7 +74,7 @@ def experiment(arguments):
     """The problem, its data, and the losses of a table of lower variables."""
     files = arguments.training, arguments.testing
     problem, parts = reweighted_logistic(*files, ridge=RIDGE), signed_parts(*files)
-    temperatures = np.linspace(1.1, 10.9, problem.num_blocks, dtype=np.float32)
+    temperatures = block_temperatures(problem.num_blocks)
 
     def losses(table):
         of_part = lambda part: jax.nn.softplus(-(table @ part.T) / temperatures[:, None])
@@ -327,7 +327,7 @@ def check_rsvrb():
     problem = reweighted_logistic(*files, batch_size=4, ridge=0.05, **sizes)
     rates = {"learning_rate": 3.0, "lower_learning_rate": 0.1, "tracker_rate": 0.3}
     rates |= {"direction_rate": 0.4, "damping": 0.02}
-    temperatures = np.linspace(1.1, 10.9, 6, dtype=np.float32)
+    temperatures = block_temperatures(6)
     compressed = compressed_rsvrb(signed_parts(*files), temperatures, 0.05, num_sampled=2, **rates)
     whole = rsvrb(problem.upper, problem.lower, lower_params=problem.lower_params, **sizes, **rates)
     found = []

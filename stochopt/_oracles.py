@@ -52,7 +52,7 @@ def check_like(name: str, value: Any, expected: Any, source: str) -> None:
       expected: a tree of arrays or abstract arrays.
       source: what it must be like.
     """
-    got, wanted = (jax.tree.map(jnp.shape, tree) for tree in (value, expected))
+    got, wanted = _shapes(value), _shapes(expected)
     if got != wanted:
         raise ValueError(f"{name} has shapes {got}, but {source} has {wanted}.")
 

@@ -58,6 +58,11 @@ def expand(rows: jax.Array, like: jax.Array) -> jax.Array:
     return jnp.expand_dims(rows, tuple(range(rows.ndim, like.ndim)))
 
 
+def where_rows(rows: jax.Array, a: Any, b: Any) -> Any:
+    """The rows of the leaves of ``a`` where ``rows``, and those of ``b`` elsewhere."""
+    return jax.tree.map(lambda x, y: jnp.where(expand(rows, x), x, y), a, b)
+
+
 def zeros_at_least_float32(tree: Any) -> Any:
     """Zeros like the leaves and laid out as they are, float32 or wider; leaves may be abstract."""
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=at_least_float32(x.dtype)), tree)

@@ -51,15 +51,17 @@ from stochopt.problems import ORACLES, Problem
 
 # Factory arguments that a problem supplies, to its fields: the oracles, and what goes with them.
 _FROM_PROBLEM = {
-    **{name: name for name in ORACLES},
-    "inner_shape": "inner_shape",
-    "lower_params": "lower_params",
-    "num_blocks": "num_blocks",
-    "num_examples": "num_blocks",
-    "num_sampled": "num_sampled",
-    "num_samples": "num_samples",
-    "sample": "sample",
-}
+    name: name
+    for name in (
+        *ORACLES,
+        "inner_shape",
+        "lower_params",
+        "num_blocks",
+        "num_sampled",
+        "num_samples",
+        "sample",
+    )
+} | {"num_examples": "num_blocks"}
 
 
 class UnknownMethodError(ValueError):

@@ -7,18 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from stochopt import _table, _tree
-from stochopt._checks import (
-    check_count,
-    check_range,
-    require_extra,
-    require_params,
-    require_whole_tree,
-)
-from stochopt._oracles import check_leading_axis
+from stochopt._checks import check_count, check_range
 from stochopt._schedules import value_at
+from stochopt.bilevel.drawn import drawn_blocks
 from stochopt.bilevel.hypergradient import Lower, Upper
 from stochopt.bilevel.motion import DENSE, LAZY, Clock, Moving, Projections, start_clock, tick
-from stochopt.bilevel.schemes import Scheme, hypergradient_of_rows
+from stochopt.bilevel.schemes import Scheme, adjoint_of_rows, hypergradient_of_rows
 from stochopt.compositional import Sample, Tracker
 
 _METHOD = "estimate_blockwise"
@@ -179,29 +173,27 @@ def estimate_blockwise(
         **extra_args: Any,
     ) -> tuple[optax.Updates, EstimateBlockwiseState]:
         del updates, extra_args
-        require_params(_METHOD, params)
-        require_whole_tree(_METHOD, params)
-        pass_what = "batch=batch, block_indices=indices"
-        require_extra(_METHOD, "batch", batch, pass_what)
-        require_extra(_METHOD, "block_indices", block_indices, pass_what)
-        indices = _table.as_indices(_METHOD, "block_indices", block_indices, num_blocks, check)
-        other_batch = batch if jacobian_batch is None else jacobian_batch
-        check_leading_axis("batch", batch, len(indices), "block_indices")
-        check_leading_axis("jacobian_batch", other_batch, len(indices), "block_indices")
-        # Explicit axes: laid out as the rows of the tables that the oracles get beside it.
-        drawn = jax.tree.map(_table.replicated, (indices, batch, other_batch))
-        indices, batch, other_batch = drawn
+        drawn = drawn_blocks(
+            _METHOD,
+            params,
+            batch,
+            block_indices,
+            jacobian_batch,
+            num_blocks=num_blocks,
+            check=check,
+            dtype=dtype,
+        )
+        indices, inside, weights, batch, other_batch = drawn
 
         # One look at the tables, so that they can be changed in place afterwards.
         tables = (state.moving, state.matrices)
         found, touched = _table.look_up((tables, state.visited), indices, indices)
         moving, matrices = found.own
         seen, start = touched.own, state.count == 0
-        inside = indices < num_blocks  # the others are padding
         now, before = motion.read(moving, state.clock, projections)
         # On first touch both points coincide: the old sample is finite wherever the new is.
         old_params = optax.tree.where(start, params, state.previous_params)
-        before = _where(seen, before, now)
+        before = _tree.where_rows(seen, before, now)
 
         # New directions and matrices.
         rows = lambda function: jax.vmap(function, in_axes=(None, 0, 0))
@@ -219,19 +211,16 @@ def estimate_blockwise(
             fresh = jax.vmap(scheme.kept)(seen_now).astype(dtype)
             # The matrix of padding may have no inverse; weight zero would not hide that.
             identity = jnp.broadcast_to(jnp.eye(fresh.shape[-1], dtype=dtype), fresh.shape)
-            fresh = _where(inside, fresh, identity)
-            hessians = _where(seen, matrices.hessian, fresh)
+            fresh = _tree.where_rows(inside, fresh, identity)
+            hessians = _tree.where_rows(seen, matrices.hessian, fresh)
             just_before = seen & (matrices.changed_at == state.count - 1)
-            old_hessians = _where(just_before, matrices.previous_hessian, hessians)
+            old_hessians = _tree.where_rows(just_before, matrices.previous_hessian, hessians)
             numbers = jnp.full(len(indices), state.count)
             new_matrices = TrackedMatrices(jax.vmap(scheme.kept)(new), hessians, numbers)
 
         # The direction, with what was known before.
-        weights = inside.astype(dtype)
-        weights = weights / jnp.maximum(jnp.sum(weights), 1)
-
         def hypergradient(params: Any, variables: Any, matrices: Any) -> tuple[Any, Any, Any]:
-            adjoint_of = lambda slopes: _solve_rows(scheme, variables, matrices, slopes)
+            adjoint_of = lambda slopes: adjoint_of_rows(scheme, variables, matrices, slopes)
             y = variables.lower_params
             return hypergradient_of_rows(upper, lower, params, y, adjoint_of, other_batch, weights)
 
@@ -245,7 +234,7 @@ def estimate_blockwise(
         # the rows of padding, which are dropped, stay as they were.
         turned = motion.turn(now, before, directions, state.clock)
         new_rows = optax.tree.cast_like((turned, new_matrices), found.own)
-        rows_now = (_where(inside, new_rows, found.own), seen | inside)
+        rows_now = (_tree.where_rows(inside, new_rows, found.own), seen | inside)
         written, visited = _table.write((tables, state.visited), indices, rows_now)
         steps = tuple(value_at(rate, state.count) for rate in learning_rates)
         as_kept = lambda x: jnp.array(x, dtype)
@@ -278,19 +267,3 @@ def block_variables(state: EstimateBlockwiseState) -> Any:
     motion = DENSE if isinstance(state.moving.mark, type(variables)) else LAZY
     _, at_last_update = motion.read(state.moving, state.clock, (None,) * len(variables))
     return at_last_update
-
-
-def _where(rows: jax.Array, a: Any, b: Any) -> Any:
-    choose = lambda x, y: jnp.where(_tree.expand(rows, x), x, y)
-    return jax.tree.map(choose, a, b)
-
-
-def _solve_rows(scheme: Scheme, *rows: Any) -> Any:
-    """The adjoint variables of some blocks."""
-    together = lambda *rows: jax.vmap(scheme.adjoint)(*rows)
-    if scheme.hessian is None:
-        return together(*rows)
-    # A batched factorization waits for threads of the pool that runs it: on two cores, forever if
-    # something beside it does so too (jaxlib 0.10).
-    one_by_one = lambda *rows: jax.lax.map(lambda row: scheme.adjoint(*row), rows)
-    return jax.lax.platform_dependent(*rows, cpu=one_by_one, default=together)

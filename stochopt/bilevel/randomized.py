@@ -8,18 +8,13 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from stochopt import _table, _tree
-from stochopt._checks import (
-    check_count,
-    check_range,
-    require_extra,
-    require_params,
-    require_whole_tree,
-)
-from stochopt._oracles import check_leading_axis, scalar_oracle
+from stochopt._checks import check_count, check_range
+from stochopt._oracles import scalar_oracle
 from stochopt._schedules import value_at
+from stochopt.bilevel.drawn import drawn_blocks
 from stochopt.bilevel.field import LowerOnly, curvature_along, hypergradient
 from stochopt.bilevel.hypergradient import Lower, Upper
-from stochopt.bilevel.schemes import tracked_hessian
+from stochopt.bilevel.schemes import adjoint_of_rows, tracked_hessian
 from stochopt.compositional import Sample, Tracker
 
 _METHOD = "estimate_randomized"
@@ -199,27 +194,26 @@ def estimate_randomized(
         **extra_args: Any,
     ) -> tuple[optax.Updates, EstimateRandomizedState]:
         del updates, extra_args
-        require_params(_METHOD, params)
-        require_whole_tree(_METHOD, params)
-        pass_what = "batch=batch, block_indices=indices"
-        require_extra(_METHOD, "batch", batch, pass_what)
-        require_extra(_METHOD, "block_indices", block_indices, pass_what)
-        indices = _table.as_indices(_METHOD, "block_indices", block_indices, num_blocks, check)
-        other_batch = batch if jacobian_batch is None else jacobian_batch
-        check_leading_axis("batch", batch, len(indices), "block_indices")
-        check_leading_axis("jacobian_batch", other_batch, len(indices), "block_indices")
-        # Explicit axes: laid out as the rows of the tables that the oracles get beside it.
-        drawn = jax.tree.map(_table.replicated, (indices, batch, other_batch))
-        indices, batch, other_batch = drawn
+        drawn = drawn_blocks(
+            _METHOD,
+            params,
+            batch,
+            block_indices,
+            jacobian_batch,
+            num_blocks=num_blocks,
+            check=check,
+            dtype=dtype,
+        )
+        indices, inside, share, batch, other_batch = drawn
 
         tables = (state.lower_params, state.previous_lower_params)
         known = (tuple(state.tracked)[1:], state.previous_tracked)
         found, touched = _table.look_up(((tables, known), state.visited), indices, indices)
         ((now, before), (known_now, known_before)), seen = found.own, touched.own
-        inside, start = indices < num_blocks, state.count == 0
+        start = state.count == 0
         # On first touch both points coincide: the old sample is finite wherever the new is.
         old_params = optax.tree.where(start, params, state.previous_params)
-        before = _where(seen, before, now)
+        before = _tree.where_rows(seen, before, now)
 
         # The whole vector.
         weights = jnp.where(seen, importance, 1.0)
@@ -245,13 +239,11 @@ def estimate_randomized(
         # The direction, with what was known before.
         fresh = sampled._replace(hessian=jax.vmap(scheme.kept)(sampled.hessian))
         fresh = optax.tree.cast_like(tuple(fresh)[1:], known_now)
-        usable = lambda known: _solvable(inside, _where(seen, known, fresh))
-        share = inside.astype(dtype)
-        share = share / jnp.maximum(jnp.sum(share), 1)
+        usable = lambda known: _solvable(inside, _tree.where_rows(seen, known, fresh))
 
         def direction_at(params: Any, y: Any, known: Any) -> tuple[jax.Array, Any, jax.Array]:
             slopes, hessians, cross = known
-            p = jax.vmap(scheme.adjoint)(LowerOnly(y), hessians, slopes)
+            p = adjoint_of_rows(scheme, LowerOnly(y), hessians, slopes)
             flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(p)
 
             def total(params: Any) -> jax.Array:
@@ -276,7 +268,7 @@ def estimate_randomized(
         step = jnp.asarray(value_at(learning_rate, state.count))
         move = lambda y, s: y - step.astype(y.dtype) * s
         # Of a block that was new, the first sample is also what was known before.
-        previous = _where(state.visited, tuple(state.tracked)[1:], tuple(tracked)[1:])
+        previous = _tree.where_rows(state.visited, tuple(state.tracked)[1:], tuple(tracked)[1:])
         here = jnp.ones_like(indices, dtype=bool)
         as_kept = lambda x: jnp.array(x, dtype)
         return direction, EstimateRandomizedState(
@@ -300,10 +292,5 @@ def _solvable(inside: jax.Array, known: tuple[Any, ...]) -> tuple[Any, ...]:
     slopes, hessians, cross = known
     identity = jnp.broadcast_to(jnp.eye(hessians.shape[-1], dtype=hessians.dtype), hessians.shape)
     zeros = optax.tree.zeros_like((slopes, cross))
-    slopes, cross = _where(inside, (slopes, cross), zeros)
-    return slopes, _where(inside, hessians, identity), cross
-
-
-def _where(rows: jax.Array, a: Any, b: Any) -> Any:
-    choose = lambda x, y: jnp.where(_tree.expand(rows, x), x, y)
-    return jax.tree.map(choose, a, b)
+    slopes, cross = _tree.where_rows(inside, (slopes, cross), zeros)
+    return slopes, _tree.where_rows(inside, hessians, identity), cross

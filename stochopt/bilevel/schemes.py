@@ -94,6 +94,17 @@ def tracked_hessian(lower: Lower, *, floor: float | None = None, damping: float 
     return Scheme(LowerOnly, directions, hessian, kept, adjoint)
 
 
+def adjoint_of_rows(scheme: Scheme, *rows: Any) -> Any:
+    """``scheme.adjoint`` of some blocks: variables, matrices and slopes by rows."""
+    together = lambda *rows: jax.vmap(scheme.adjoint)(*rows)
+    if scheme.hessian is None:
+        return together(*rows)
+    # A batched factorization waits for threads of the pool that runs it: on two cores, forever if
+    # something beside it does so too (jaxlib 0.10).
+    one_by_one = lambda *rows: jax.lax.map(lambda row: scheme.adjoint(*row), rows)
+    return jax.lax.platform_dependent(*rows, cpu=one_by_one, default=together)
+
+
 def hypergradient_of_rows(
     upper: Upper,
     lower: Lower,

@@ -148,12 +148,9 @@ def _f2sa(horizon: Any) -> Mapping[str, Any]:
 F2SA = (_gradient(_F2SA, f2sa, _f2sa, 2 / 7),)
 
 
-def _blockwise(
-    factory: Callable[..., Any], constants: Constants, wrong: Control
-) -> tuple[Claim, Claim]:
-    """Claims of the gradient and of the direction, the latter against a control of its own."""
-    gradient = _gradient(
-        _BSVRB,
+def _of_blocks(theorem: str, factory: Callable[..., Any], constants: Constants) -> Claim:
+    return _gradient(
+        theorem,
         factory,
         constants,
         2 / 3,
@@ -161,6 +158,13 @@ def _blockwise(
         setting="strongly convex lower problems, half of them in a batch",
         over="tail",
     )
+
+
+def _blockwise(
+    factory: Callable[..., Any], constants: Constants, wrong: Control
+) -> tuple[Claim, Claim]:
+    """Claims of the gradient and of the direction, the latter against a control of its own."""
+    gradient = _of_blocks(_BSVRB, factory, constants)
     direction = dataclasses.replace(gradient, measure="gradient_error", control=wrong)
     return gradient, direction
 
@@ -178,14 +182,4 @@ BSVRB_V2 = _blockwise(
     Control("correction of a single block", constants=_with(_bsvrb, correction=1.0)),
 )
 
-RSVRB = (
-    _gradient(
-        _RSVRB,
-        rsvrb,
-        _with(_bsvrb, hessian_floor=0.1),
-        2 / 3,
-        problem=_blocks,
-        setting="strongly convex lower problems, half of them in a batch",
-        over="tail",
-    ),
-)
+RSVRB = (_of_blocks(_RSVRB, rsvrb, _with(_bsvrb, hessian_floor=0.1)),)

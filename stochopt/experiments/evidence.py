@@ -9,7 +9,7 @@ import numpy as np
 
 from stochopt.catalog import Method
 from stochopt.claims import Claim
-from stochopt.experiments.rates import Question, RateResult, measure_rates
+from stochopt.experiments.rates import Question, RateResult, measure_rates, unmeasured
 from stochopt.problems import Problem, tilted
 
 
@@ -96,7 +96,7 @@ def _measure(
         problem,
         lambda horizon: bare.make(problem, **claim.constants(horizon)),
         claim.horizons[:-2] if quick else claim.horizons,
-        [Question(c.measure, c.over, c.exponent, c.two_sided) for c in claims],
+        [_question(claim) for claim in claims],
         name=name,
         gradient_of=method.gradient_of,
         takes=method.takes,
@@ -106,6 +106,10 @@ def _measure(
         estimates=method.estimates,
         **options,
     )
+
+
+def _question(claim: Claim) -> Question:
+    return Question(claim.measure, claim.over, claim.exponent, claim.two_sided)
 
 
 def _share_runs(one: Claim, other: Claim) -> bool:
@@ -227,18 +231,8 @@ def _measured_with(
 
 def _failed(method: Method, claim: Claim, error: Exception) -> ClaimResult:
     first_line = str(error).split("\n")[0]
-    nothing = RateResult(
-        name=method.name,
-        problem="",
-        measure=claim.measure,
-        over=claim.over,
-        exponent=claim.exponent,
-        two_sided=claim.two_sided,
-        horizons=np.asarray(claim.horizons),
-        costs=np.zeros(0),
-        errors=np.zeros((0, 0)),
-        troubles=(f"{type(error).__name__}: {first_line}",),
-    )
+    trouble = f"{type(error).__name__}: {first_line}"
+    nothing = unmeasured(method.name, "", np.asarray(claim.horizons), _question(claim), trouble)
     return ClaimResult(
         method, claim, nothing, dataclasses.replace(nothing, name=claim.control.name)
     )

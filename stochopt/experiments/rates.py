@@ -218,47 +218,36 @@ def measure_rates(
         factory=lambda horizon: make_optimizer(horizon),
         **{"family": "", "summary": "", "paper": "", **fields},
     )
-    has_gradient = "gradient" in problem.exact
-    judged = [_STATIONARITY if has_gradient else question.measure for question in questions]
-    measures = [question.measure for question in questions]
-    try:
-        with jax.enable_x64(True):
-            climbed = _climb(
-                _in_double(problem),
-                method,
-                ladder,
-                list(dict.fromkeys([*measures, *judged])),
-                num_seeds,
-                seed,
-                on_progress,
-            )
-    except MissingMeasureError as error:
-        if len(questions) == 1:
-            return [_unmeasured(name, problem.name, ladder, questions[0], str(error))]
-        # One of them is missing; the others can be had.
-        results = []
-        for question in questions:
-            results += measure_rates(
-                problem,
-                make_optimizer,
-                horizons,
-                [question],
-                num_seeds=num_seeds,
-                seed=seed,
-                name=name,
-                on_progress=on_progress,
-                **fields,
-            )
-        return results
-    return [
-        _judge(_unmeasured(name, problem.name, ladder, question), climbed, stationarity)
-        for question, stationarity in zip(questions, judged, strict=True)
-    ]
+    found = [unmeasured(name, problem.name, ladder, question) for question in questions]
+    measures: list[str] = []
+    for position, (measure, *_) in enumerate(questions):
+        stationarity = _STATIONARITY if "gradient" in problem.exact else measure
+        found[position] = dataclasses.replace(found[position], residual_of=stationarity)
+        try:
+            each_update(problem, method, [measure, stationarity])
+        except MissingMeasureError as error:
+            found[position] = dataclasses.replace(found[position], troubles=(str(error),))
+        else:
+            measures += [measure, stationarity]
+    if not measures:
+        return found
+    with jax.enable_x64(True):
+        climbed = _climb(
+            _in_double(problem),
+            method,
+            ladder,
+            list(dict.fromkeys(measures)),
+            num_seeds,
+            seed,
+            on_progress,
+        )
+    return [empty if empty.troubles else _answered(empty, climbed) for empty in found]
 
 
-def _unmeasured(
+def unmeasured(
     name: str, problem: str, horizons: np.ndarray, question: Question, *troubles: str
 ) -> RateResult:
+    """The result of a question without an answer, and why there is none."""
     return RateResult(
         name=name,
         problem=problem,
@@ -270,8 +259,7 @@ def _unmeasured(
     )
 
 
-def _judge(empty: RateResult, climbed: "_Climbed", stationarity: str) -> RateResult:
-    """The question of an empty result, answered."""
+def _answered(empty: RateResult, climbed: "_Climbed") -> RateResult:
     errors = climbed.averages[empty.over][empty.measure]
     start = climbed.start[empty.measure].mean()
     fit, troubles = _fit(climbed.costs, errors, empty.horizons, start, is_squared(empty.measure))
@@ -281,8 +269,7 @@ def _judge(empty: RateResult, climbed: "_Climbed", stationarity: str) -> RateRes
         errors=errors,
         fit=fit,
         troubles=troubles,
-        residual=_residual(climbed, stationarity),
-        residual_of=stationarity,
+        residual=_residual(climbed, empty.residual_of),
         seconds=climbed.seconds,
         compile_seconds=climbed.compile_seconds,
     )

@@ -91,7 +91,7 @@ def reweighted_logistic(
     parts = signed_parts(training, testing)
     num_train, dimension = parts.train.shape
     num_validation = len(parts.validation)
-    temperatures = np.linspace(_COOLEST, _HOTTEST, num_blocks, dtype=np.float32)
+    temperatures = block_temperatures(num_blocks)
 
     def upper(params: jax.Array, lower_params: jax.Array, batch: _Batch) -> jax.Array:
         del params
@@ -198,6 +198,11 @@ def reweighted_logistic(
             "adjoint": lambda params: adjoint_at(params, solution(params)),
         },
     )
+
+
+def block_temperatures(num_blocks: int) -> np.ndarray:
+    """The temperatures of :func:`reweighted_logistic`, one for each block."""
+    return np.linspace(_COOLEST, _HOTTEST, num_blocks, dtype=np.float32)
 
 
 def signed_parts(training: Source, testing: Source) -> SignedParts:

@@ -74,15 +74,19 @@ def arrays(draws):
     return jax.tree.map(jnp.asarray, draws)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def follow(optimizer, x, draws):
-    """Points, states and block variables after each step."""
+def state_and_variables(state):
+    return state, block_variables(state)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def follow(optimizer, x, draws, read=state_and_variables):
+    """Points after each step, and what is read of the estimator's state."""
 
     def body(carry, draw):
         x, state = carry
         updates, state = optimizer.update(None, state, x, **draw)
         x = optax.apply_updates(x, updates)
-        return (x, state), (x, state[0], block_variables(state[0]))
+        return (x, state), (x, *read(state[0]))
 
     return jax.lax.scan(body, (x, optimizer.init(x)), draws)[1]
 

@@ -4,8 +4,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import meshes
 import numpy as np
 import pytest
+from meshes import assert_close, each_kind, make_mesh
 
 from stochopt.bilevel import (
     block_variables,
@@ -15,15 +17,8 @@ from stochopt.bilevel import (
 )
 from stochopt.compositional import msvr_tracker
 
-P, NamedSharding, AxisType = jax.P, jax.NamedSharding, jax.sharding.AxisType
-KINDS = {"explicit": AxisType.Explicit, "auto": AxisType.Auto}
-each_kind = pytest.mark.parametrize("kind", KINDS)
+P, NamedSharding = jax.P, jax.NamedSharding
 NUM_BLOCKS, NUM_SAMPLED, DIM, LOWER_DIM, NUM_STEPS = 16, 8, 16, 2, 3
-
-
-@functools.cache
-def make_mesh(kind):
-    return jax.make_mesh((4, 2), ("x", "y"), axis_types=(KINDS[kind],) * 2)
 
 
 def upper(x, y, row):
@@ -72,29 +67,13 @@ def draws(place=lambda x: x):
         yield {"block_indices": place(indices), "batch": jax.tree.map(place, batch)}
 
 
-def types(tree):
-    """As strings: the type of a scalar also says the mesh, which a jitted step may add."""
-    return jax.tree.map(lambda x: f"{jax.typeof(x)} {x.weak_type}", tree)
-
-
 def tables(state):
     return jax.tree.leaves((state.visited, state.moving, state.matrices))
 
 
 def steps(case, x, table_sharding=None, place=lambda x: x):
-    """Point and state after a few updates; neither types nor the tables' layout may change."""
-    estimate = estimator(case, table_sharding)
-    state = estimate.init(x)
-    update = jax.jit(lambda state, x, draw: estimate.update(None, state, x, **draw))
-    for draw in draws(place):
-        updates, new_state = update(state, x, draw)
-        assert types(updates) == types(x)
-        assert types(new_state) == types(state)
-        if table_sharding is not None:
-            for old, new in zip(tables(state), tables(new_state), strict=True):
-                assert new.sharding.is_equivalent_to(old.sharding, new.ndim)
-        x, state = x - 0.05 * updates, new_state
-    return x, state
+    of_state = tables if table_sharding is not None else lambda state: ()
+    return meshes.steps(estimator(case, table_sharding), x, draws(place), of_state)
 
 
 def start():
@@ -104,12 +83,6 @@ def start():
 @functools.cache
 def expected(case):
     return steps(case, start())
-
-
-def assert_close(found, wanted):
-    assert jax.tree.structure(found) == jax.tree.structure(wanted)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=2e-5, atol=2e-5)
 
 
 @each_kind

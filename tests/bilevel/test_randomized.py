@@ -5,8 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from bilevel import test_blockwise
 from bilevel.test_blockwise import (
     CONSTANT,
     LOWER_START,
@@ -43,17 +43,11 @@ def optimizer_of(rates, floor=FLOOR, **options):
     return rsvrb(upper, lower, rates["eta"], hessian_floor=floor, **options)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def follow(optimizer, x, draws):
-    """Points and states after each step."""
+def only_state(state):
+    return (state,)
 
-    def body(carry, draw):
-        x, state = carry
-        updates, state = optimizer.update(None, state, x, **draw)
-        x = optax.apply_updates(x, updates)
-        return (x, state), (x, state[0])
 
-    return jax.lax.scan(body, (x, optimizer.init(x)), draws)[1]
+follow = functools.partial(test_blockwise.follow, read=only_state)
 
 
 def short(rates):

@@ -6,20 +6,15 @@ import re
 
 import jax
 import jax.numpy as jnp
+import meshes
 import numpy as np
 import pytest
+from meshes import KINDS, assert_close, each_kind, make_mesh
 
 from stochopt.compositional import estimate_coupled, moving_average, msvr_tracker
 
-P, NamedSharding, AxisType = jax.P, jax.NamedSharding, jax.sharding.AxisType
-KINDS = {"explicit": AxisType.Explicit, "auto": AxisType.Auto}
-each_kind = pytest.mark.parametrize("kind", KINDS)
+P, NamedSharding = jax.P, jax.NamedSharding
 NUM_BLOCKS, NUM_SAMPLED, DIM, NUM_STEPS = 8 * 1013, 8, 16, 3  # a prime: a share is recognized
-
-
-@functools.cache
-def make_mesh(kind):
-    return jax.make_mesh((4, 2), ("x", "y"), axis_types=(KINDS[kind],) * 2)
 
 
 def inner(x, batch):
@@ -67,25 +62,9 @@ def draws(case, place=lambda x: x):
         yield draw
 
 
-def types(tree):
-    """As strings: the type of a scalar also says the mesh, which a jitted step may add."""
-    return jax.tree.map(lambda x: f"{jax.typeof(x)} {x.weak_type}", tree)
-
-
 def steps(case, x, table_sharding=None, wrap=jax.jit, place=lambda x: x):
-    """Point and state after a few updates; neither types nor the table's layout may change."""
-    estimate = estimator(case, table_sharding)
-    state = estimate.init(x)
-    update = wrap(lambda state, x, draw: estimate.update(None, state, x, **draw))
-    for draw in draws(case, place):
-        updates, new_state = update(state, x, draw)
-        assert types(updates) == types(x)
-        assert types(new_state) == types(state)
-        if table_sharding is not None:
-            for old, new in zip(tables(state), tables(new_state), strict=True):
-                assert new.sharding.is_equivalent_to(old.sharding, new.ndim)
-        x, state = x - 0.05 * updates, new_state
-    return x, state
+    of_state = tables if table_sharding is not None else lambda state: ()
+    return meshes.steps(estimator(case, table_sharding), x, draws(case, place), of_state, wrap)
 
 
 def tables(state):
@@ -99,12 +78,6 @@ def start():
 @functools.cache
 def expected(case):
     return steps(case, start())
-
-
-def assert_close(found, wanted):
-    assert jax.tree.structure(found) == jax.tree.structure(wanted)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=2e-5, atol=2e-5)
 
 
 SPECS = {"one axis": "x", "the other": "y", "both": ("x", "y")}

@@ -4,9 +4,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import meshes
 import numpy as np
 import optax
 import pytest
+from meshes import each_kind, make_mesh, types
 
 import stochopt
 from stochopt.experiments.flops import matmul_flops
@@ -15,13 +17,7 @@ from stochopt.orthogonal.buckets import map_matrices
 from stochopt.orthogonal.matrices import axes_of
 
 P, NamedSharding, AxisType = jax.P, jax.NamedSharding, jax.sharding.AxisType
-KINDS = {"explicit": AxisType.Explicit, "auto": AxisType.Auto}
-each_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-@functools.cache
-def make_mesh(kind):
-    return jax.make_mesh((4, 2), ("x", "y"), axis_types=(KINDS[kind],) * 2)
+assert_close = functools.partial(meshes.assert_close, rtol=1e-5, atol=2e-6)
 
 
 LEAVES = {
@@ -51,11 +47,6 @@ METHODS = {
 }
 
 
-def types(tree):
-    """As strings: the type of a scalar also says the mesh, which a jitted step may add."""
-    return jax.tree.map(lambda x: f"{jax.typeof(x)} {x.weak_type}", tree)
-
-
 def two_steps(optimizer, mesh, wrap=lambda f: f):
     """Parameters and state after two updates, whose types must not change."""
     params = random_tree(0, mesh)
@@ -73,12 +64,6 @@ def two_steps(optimizer, mesh, wrap=lambda f: f):
 @functools.cache
 def expected(method):
     return two_steps(METHODS[method](), None, jax.jit)
-
-
-def assert_close(found, wanted, rtol=1e-5):
-    assert jax.tree.structure(found) == jax.tree.structure(wanted)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=2e-6)
 
 
 @each_kind
