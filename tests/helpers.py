@@ -35,11 +35,13 @@ def tree_problem(make_params, objective=None):
     loss = lambda params, batch: scale(batch) * objective(params)
 
     def embed(params, views):
-        """Unit vectors whose similarity falls with the objective, as views have opposite signs."""
-        one, along = jnp.ones_like(views), views * objective(params)
-        return jnp.where(
-            views[:, None] > 0, jnp.stack([one, 0 * one], 1), jnp.stack([along, one], 1)
-        )
+        """Unit vectors, as views have opposite signs, at an angle that grows with the objective.
+
+        A similarity is bounded and an objective is not: the logarithm is still steep far away.
+        """
+        angle = 0.5 * jnp.log1p(jnp.abs(views) * objective(params) / 10)
+        turned = jnp.where(views > 0, 0.0, 0.5 * jnp.pi + angle)
+        return jnp.stack([jnp.cos(turned), jnp.sin(turned)], axis=1)
 
     return Problem(
         name="tree",

@@ -41,6 +41,7 @@ def list_methods(
     console.print(table)
     console.print("Any other optimizer of optax races by its path, such as contrib.dog.\n")
     console.print("Problems:")
+    width = max(map(len, PROBLEMS))
     for name, factory in PROBLEMS.items():
         first_line = (inspect.getdoc(factory) or "").split("\n")[0]
-        console.print(f"  {name:24}{first_line}", highlight=False, no_wrap=True)
+        console.print(f"  {name:{width}}  {first_line}", highlight=False, no_wrap=True)
