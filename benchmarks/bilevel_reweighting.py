@@ -56,15 +56,17 @@ TAIL = 5  # epochs at the end whose mean counts
 EVERY = 5  # epochs between the points that are written
 FULL = 40.0  # of a parameter: the weight one
 
-RATES = {"eta": (1000.0, 3000.0), "tau": (0.1, 0.2, 0.4), "beta": (0.1,)}
+UPPER = {"eta": (1000.0, 3000.0, 10000.0)}
+RATES = UPPER | {"tau": (0.1, 0.2, 0.4), "beta": (0.1,)}
 GRIDS = {
-    "bsvrb_v2": RATES | {"alpha": (0.03, 0.1, 0.3), "gamma": (1.0, 3.0, 9.0)},
-    "bsvrb_v1": {"eta": (3000.0,), "tau": (0.2, 0.4), "beta": (0.1,)}
-    | {"alpha": (0.03, 0.1, 0.3), "gamma": (1.0, 3.0, 9.0), "delta": (0.003, 0.03)},
+    "bsvrb_v2": RATES | {"alpha": (0.03, 0.1, 0.3), "gamma": (1.0, 3.0, 9.0, 12.0)},
+    "bsvrb_v1": UPPER
+    | {"tau": (0.2, 0.4), "beta": (0.1,), "alpha": (0.03, 0.1, 0.3)}
+    | {"gamma": (1.0, 3.0, 9.0), "delta": (0.003, 0.03)},
     "moving average": RATES | {"alpha": (0.03, 0.1, 0.3, 1.0)},
-    "soba": {"eta": RATES["eta"], "tau": (0.05, 0.1, 0.2, 0.4)},
-    "rsvrb": {"eta": (3000.0,), "tau": (0.1, 0.3), "beta": (0.1,)}
-    | {"alpha": (0.03, 0.1), "delta": (0.1, 0.3, 1.0)},
+    "soba": UPPER | {"tau": (0.05, 0.1, 0.2, 0.4)},
+    "rsvrb": UPPER
+    | {"tau": (0.1, 0.3), "beta": (0.1,), "alpha": (0.03, 0.1), "delta": (0.1, 0.3, 1.0)},
     "plain SGD, no weights": {"tau": (0.05, 0.1, 0.2, 0.4)},
 }
 PUBLISHED = {"eta": 1000.0, "tau": 0.5, "alpha": 0.9, "gamma": 1.0, "beta": 0.9, "delta": 1e-3}
@@ -181,7 +183,7 @@ def timed(run, seed, rates):
 
 def tune(given, arguments, record):
     for name in arguments.methods or GRIDS:
-        grid = GRIDS[name]
+        grid = GRIDS[name] | {k: v for k, v in arguments.only if k in GRIDS[name]}
         settings = [
             dict(zip(grid, rates, strict=True)) for rates in itertools.product(*grid.values())
         ]
@@ -196,6 +198,7 @@ def tune(given, arguments, record):
         record.setdefault("tune", {})[name] = {
             "best": best["rates"],
             "epochs": arguments.epochs,
+            "seeds": arguments.tune_seeds,
             "grid": found,
         }
         print("best:", name, best, flush=True)
@@ -397,6 +400,12 @@ def save(arguments, record):
     arguments.output.write_text(json.dumps(record, indent=None) + "\n")
 
 
+def restriction(text):
+    """The values of a grid that are left, from ``eta=1000,3000``."""
+    name, values = text.split("=")
+    return name, tuple(map(float, values.split(",")))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("training", help="file in LIBSVM's text format")
@@ -405,6 +414,7 @@ def main():
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--methods", nargs="+")
     parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--only", nargs="+", type=restriction, default=[], metavar="NAME=V1,V2")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tune-seeds", type=int, default=1)
     parser.add_argument("--floor-rate", type=float, default=5e4)

@@ -163,6 +163,8 @@ _ADJUSTED = {"adjust_every": 20, "max_learning_rate": 1.0}
 
 # Their theorems ask for rates that fall like 1 / sqrt(t); a constant one leaves a bias.
 _FALLING = {"learning_rate": inverse_sqrt(0.05, 100), "tracker_rate": inverse_sqrt(0.2, 10)}
+# Tracked Hessians stray; lower problems of the zoo have curvatures above this.
+_FLOOR = {"hessian_floor": 0.2}
 
 Estimates = Mapping[str, Callable[[Any], Any]]
 _INNER: Estimates = {"inner": lambda state: optax.tree.get(state, "tracked_value")}
@@ -458,6 +460,7 @@ METHODS = (
         family="bilevel",
         summary="many lower problems, a few at a time, tracked Hessians",
         paper="Hu et al. 2023, arXiv:2305.18730",
+        defaults=_FLOOR,
         gradient_of=None,
         takes="blocks",
         estimates={**_BLOCKS, **_CORRECTED},
@@ -480,6 +483,7 @@ METHODS = (
         family="bilevel",
         summary="many small lower problems, all derivatives tracked as one vector",
         paper="Guo et al. 2021, arXiv:2105.02266",
+        defaults=_FLOOR,
         gradient_of=None,
         takes="blocks",
         estimates={

@@ -36,13 +36,14 @@ _TTSA = "Hong et al. 2023, arXiv:2007.05170"
 _RSVRB = "Guo et al. 2021, arXiv:2105.02266"
 _BSVRB = "Hu et al. 2023, arXiv:2305.18730"
 
-# Half of 20 blocks in a batch; or 10 blocks, all of them, as one lower problem.
-_blocks = functools.partial(bilevel_quadratic, num_sampled=10, noise=0.1, start=20.0)
-_SERIES = {"num_terms": 30, "series_step": 0.25}
+_quadratic = functools.partial(bilevel_quadratic, noise=0.1, start=20.0)
+# Half of the blocks in a batch; or all of them, as one lower problem.
+_blocks = functools.partial(_quadratic, num_blocks=8, num_sampled=4)
+_SERIES = {"num_terms": 12, "series_step": 0.4}
 
 
 def _single() -> Problem:
-    return stacked(bilevel_quadratic(num_blocks=10, num_sampled=10, noise=0.1, start=20.0))
+    return stacked(_quadratic(num_blocks=4, num_sampled=4))
 
 
 def _without_cross(factory: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,7 +84,7 @@ def _with(constants: Constants, **fixed: Any) -> Constants:
     return lambda horizon: {**constants(horizon), **fixed}
 
 
-_soba = powers(learning_rate=(2, 1 / 2), lower_learning_rate=(2, 1 / 2))
+_soba = powers(learning_rate=(1, 1 / 2), lower_learning_rate=(3, 1 / 2))
 _inner_loops = _with(powers(learning_rate=(2, 1 / 2)), lower_learning_rate=0.2, num_lower_steps=3)
 _series = _with(_inner_loops, **_SERIES)
 _ttsa = _with(powers(learning_rate=(3, 3 / 5), lower_learning_rate=(2, 2 / 5)), **_SERIES)
@@ -103,7 +104,7 @@ _bsvrb = powers(
     tracker_rate=(16, 2 / 3),
     direction_rate=(4, 2 / 3),
 )
-# Inner loops and the terms of a series draw batches of their own: up to thirty times the work.
+# Inner loops and the terms of a series draw batches of their own: up to a dozen times the work.
 _SHORT = powers_of_two(7, 13)
 
 
