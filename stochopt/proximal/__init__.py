@@ -6,7 +6,7 @@ from stochopt.proximal.norms import group_lasso, l2
 from stochopt.proximal.nuclear import nuclear_norm
 from stochopt.proximal.operator import Prox, ProximalOperator
 from stochopt.proximal.separable import l1, ridge, zero
-from stochopt.proximal.sets import indicator
+from stochopt.proximal.sets import box, indicator
 from stochopt.proximal.total_variation import total_variation
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "total_variation",
     # Sets
     "indicator",
+    "box",
     # Combinations
     "plus_ridge",
     "partition",

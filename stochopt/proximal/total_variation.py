@@ -27,6 +27,7 @@ def total_variation(weight: Any, axis: int = -1) -> ProximalOperator:
 
     Raises:
       TypeError: a leaf is complex.
+      ValueError: a leaf has no such axis.
 
     References:
       Johnson, `A Dynamic Programming Algorithm for the Fused Lasso and L0-Segmentation
@@ -35,7 +36,8 @@ def total_variation(weight: Any, axis: int = -1) -> ProximalOperator:
     check_range("weight", weight, "[0, inf)")
 
     def prox(x: jax.Array, step: Any) -> jax.Array:
-        lam, s = scalars(_real(x), weight, step)
+        _check(x, axis)
+        lam, s = scalars(x, weight, step)
         if x.shape[axis] < 2:
             return x
         signals = jnp.moveaxis(x, axis, -1)
@@ -44,7 +46,8 @@ def total_variation(weight: Any, axis: int = -1) -> ProximalOperator:
         return jnp.moveaxis(denoised.reshape(signals.shape), -1, axis)
 
     def variation(x: jax.Array) -> jax.Array:
-        return scalars(x, weight)[0] * jnp.abs(jnp.diff(_real(x), axis=axis))
+        _check(x, axis)
+        return scalars(x, weight)[0] * jnp.abs(jnp.diff(x, axis=axis))
 
     return ProximalOperator(
         lambda params, step: jax.tree.map(lambda x: prox(x, step), params),
@@ -52,10 +55,11 @@ def total_variation(weight: Any, axis: int = -1) -> ProximalOperator:
     )
 
 
-def _real(x: jax.Array) -> jax.Array:
+def _check(x: jax.Array, axis: int) -> None:
     if jnp.iscomplexobj(x):
         raise TypeError("total_variation: leaves must be real, got a complex one.")
-    return x
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"total_variation: a leaf of shape {x.shape} has no axis {axis}.")
 
 
 def _denoise(signal: jax.Array, weight: jax.Array) -> jax.Array:
