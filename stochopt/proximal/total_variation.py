@@ -119,6 +119,7 @@ def _solve(signal: jax.Array, weight: jax.Array) -> jax.Array:
     """
     n = signal.size
     nowhere = 2 * n + 1
+    integer = lambda flag: flag.astype(jnp.int32)
 
     def write(array: jax.Array, when: jax.Array, index: jax.Array, value: Any) -> jax.Array:
         return array.at[jnp.where(when, index, nowhere)].set(value, mode="drop")
@@ -135,7 +136,7 @@ def _solve(signal: jax.Array, weight: jax.Array) -> jax.Array:
         at_last = now.at_right - last_slope * (now.right - now.last_knot)
         others = now.last - now.first
         drop_first = running & (at_second < -cut) & (others > 0)
-        drop_last = running & (at_last > cut) & (others > drop_first)
+        drop_last = running & (at_last > cut) & (others > integer(drop_first))
 
         # If none is dropped, the sample is done: the ends are where the cut is.
         done = running & ~drop_first & ~drop_last
@@ -147,8 +148,8 @@ def _solve(signal: jax.Array, weight: jax.Array) -> jax.Array:
         add_first = done & (sample <= left)
         add_last = done & ~add_first & (sample >= right)
         added = add_first | add_last
-        first = now.first + drop_first - add_first
-        last = now.last - drop_last + add_last
+        first = now.first + integer(drop_first) - integer(add_first)
+        last = now.last - integer(drop_last) + integer(add_last)
         knot_number = jnp.where(add_first, now.first, last)
         piece_number = jnp.where(add_first, first, last)
         knots = write(now.knots, added, knot_number, jnp.where(add_first, left, right))
@@ -158,7 +159,7 @@ def _solve(signal: jax.Array, weight: jax.Array) -> jax.Array:
             return jnp.where(done, of_next, jnp.where(dropped, beyond, unchanged))
 
         return _Forward(
-            seen=now.seen + done,
+            seen=now.seen + integer(done),
             left=end(jnp.minimum(left, sample), drop_first, now.second_knot, now.left),
             right=end(jnp.maximum(right, sample), drop_last, now.last_knot, now.right),
             at_left=end(jnp.minimum(left - sample, 0) - weight, drop_first, at_second, now.at_left),
