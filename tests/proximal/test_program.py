@@ -26,7 +26,7 @@ from stochopt.proximal import (
     zero,
 )
 
-#: From a weight to an operator.
+#: From a weight to an operator. Total variation has tests of its own.
 OPERATORS = {
     "zero": lambda weight: zero(),
     "l1": l1,
@@ -37,7 +37,6 @@ OPERATORS = {
     "l2": l2,
     "group_lasso": lambda weight: group_lasso(weight, axis=-1),
     "nuclear_norm": nuclear_norm,
-    "total_variation": total_variation,
     "box": lambda weight: box(-weight, 0.4),
     "partition": lambda weight: partition({0: l1(weight), 1: l2(0.3)}, {"a": 0, "b": 1}),
 }
@@ -55,46 +54,46 @@ def test_dtypes_stay(name, strict):
     operator, wide = OPERATORS[name](0.3), tree(dtype=np.float32)
     expected = operator(wide, 0.5)
     assert types(expected) == types(wide)
-    for dtype in (jnp.bfloat16, jnp.float16):
-        narrow = tree(dtype=dtype)
-        # A step of another dtype does not promote the leaves.
-        for step in (0.5, np.float64(0.5), jnp.float32(0.5), jnp.bfloat16(0.5)):
-            found = operator(narrow, step)
-            assert types(found) == types(narrow)
-            close = lambda x, y: np.testing.assert_allclose(np.float32(x), y, atol=0.03)
-            jax.tree.map(close, found, expected)
-        assert operator.value(narrow).dtype == jnp.float32
+    narrow = tree(dtype=jnp.bfloat16)
+    # A step of another dtype does not promote the leaves.
+    for step in (0.5, np.float64(0.5), jnp.float32(0.5), jnp.bfloat16(0.5)):
+        found = operator(narrow, step)
+        assert types(found) == types(narrow)
+        close = lambda x, y: np.testing.assert_allclose(np.float32(x), y, atol=0.03)
+        jax.tree.map(close, found, expected)
+    assert operator.value(narrow).dtype == jnp.float32
 
 
 @each
 def test_double_precision_stays(x64, name):
     operator = OPERATORS[name](np.float32(0.3))
     params = tree() | {"b": jnp.float32(tree()["b"])}
-    for step in (0.5, jnp.float32(0.5)):
-        assert types(operator(params, step)) == types(params)
+    assert types(operator(params, jnp.float32(0.5))) == types(params)
     assert operator.value(params).dtype == jnp.float64
     assert operator.value({"a": params["b"], "b": params["b"]}).dtype == jnp.float32
 
 
-@each
+@pytest.mark.parametrize(
+    "name", sorted(set(OPERATORS) - {"total_variation"})
+)  # has tests of its own
 def test_transformations(x64, name):
     prox = jax.jit(lambda x, weight, step: OPERATORS[name](weight)(x, step))
-    trees, weights = [tree(seed) for seed in range(3)], jnp.array([0.0, 0.3, 1.0])
+    trees, weights, steps = [tree(seed) for seed in range(3)], (0.0, 0.3, 1.0), (0.9, 0.5, 0.0)
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-    together = jax.jit(jax.vmap(prox, (0, 0, 0)))(batch, weights, jnp.array([0.1, 0.5, 0.9]))
-    for i, (x, weight, step) in enumerate(
-        zip(trees, (0.0, 0.3, 1.0), (0.1, 0.5, 0.9), strict=True)
-    ):
+    together = jax.vmap(prox)(batch, jnp.array(weights), jnp.array(steps))
+    for i, (x, weight, step) in enumerate(zip(trees, weights, steps, strict=True)):
         compare = lambda many, one, i=i: np.testing.assert_allclose(many[i], one, atol=1e-13)
         jax.tree.map(compare, together, prox(x, weight, step))
+    if name not in ("box", "partition"):  # without a step nothing moves
+        jax.tree.map(compare, together, trees[2])
     check_grads(prox, (trees[0], 0.31, 0.53), order=1, modes=("fwd", "rev"), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [float, complex])
 @pytest.mark.parametrize(
     "matrix",
-    [2 * np.eye(3, 2), np.outer([1.0, 2.0, 2.0], [1.0, 1.0]), np.zeros((2, 3)), np.diag([1, 3, 3])],
-    ids=["repeated", "rank one", "zero", "square"],
+    [2 * np.eye(3, 2), np.outer([1.0, 2.0], [1.0, 1.0, 3.0]), np.zeros((2, 3))],
+    ids=["repeated", "rank one", "zero"],
 )
 def test_derivatives_at_repeated_and_at_no_singular_values(x64, matrix, dtype):
     prox = jax.jit(lambda x, step: nuclear_norm(0.5)(x, step))
@@ -109,32 +108,19 @@ def test_control_the_derivative_of_the_decomposition_fails_there(x64):
     assert not np.all(np.isfinite(jax.grad(naive)(2 * jnp.eye(3, 2))))
 
 
-@pytest.mark.parametrize("operator", [l2(0.5), group_lasso(0.5), l1(0.5), total_variation(0.5)])
+@pytest.mark.parametrize("operator", [l2(0.5), group_lasso(0.5), l1(0.5)])
 @pytest.mark.parametrize("dtype", [float, complex])
-def test_gradients_at_zero_are_finite(operator, dtype):
-    if dtype is complex and operator.function.__module__.endswith("total_variation"):
-        pytest.skip("real leaves only")
+def test_gradients_at_zero(operator, dtype):
     x = jnp.zeros(3, dtype)
     np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(operator(x, 1.0).real))(x), 0)
     assert np.all(np.isfinite(jax.grad(operator.value)(x)))
 
 
-@each
+@pytest.mark.parametrize("name", sorted(set(OPERATORS) - {"nuclear_norm"}))
 def test_nan_is_passed_on(name):
-    if name == "nuclear_norm":
-        pytest.skip("what LAPACK makes of it is not ours")
     x = tree()
     x = x | {"a": x["a"].at[1, 2].set(jnp.nan)}
     assert np.isnan(OPERATORS[name](0.3)(x, 0.5)["a"]).any()
-
-
-@each
-def test_no_step_at_all(x64, name):
-    x = tree()
-    if name != "box":
-        jax.tree.map(np.testing.assert_array_equal, ridge(0.3)(x, 0.0), x)
-        close = lambda p, v: np.testing.assert_allclose(p, v, atol=1e-14)
-        jax.tree.map(close, OPERATORS[name](0.3)(x, 0.0), x)
 
 
 # Bad input.
@@ -191,16 +177,17 @@ def minimize(optimizer, gradient, x, steps=400):
 def test_proximal_gradient_descent_solves_the_lasso_and_its_relatives(x64, make):
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((30, 8)) / np.sqrt(30), rng.standard_normal(30)
-    operator, rate = make(0.1), 0.3
+    weight, rate = 0.6, 0.3
+    operator = make(weight)
     gradient = lambda x: a.T @ (a @ x - b)
     x = minimize(proximal_step(rate, operator), gradient, jnp.zeros(8), 1500)
     np.testing.assert_allclose(operator(x - rate * gradient(x), rate), x, atol=1e-10)
     slope = np.asarray(-gradient(x)) - (0.1 * x if make not in (l1, mcp) else 0)
     is_zero = np.asarray(x) == 0
     assert 0 < is_zero.sum() < 8  # exactly zero, in spite of x + (y - x)
-    assert np.abs(slope[is_zero]).max() <= 0.1 + 1e-9
+    assert np.abs(slope[is_zero]).max() <= weight + 1e-9
     if make is not mcp:
-        np.testing.assert_allclose(slope[~is_zero], 0.1 * np.sign(x[~is_zero]), atol=1e-9)
+        np.testing.assert_allclose(slope[~is_zero], weight * np.sign(x[~is_zero]), atol=1e-9)
 
 
 def test_behind_adam_in_a_partition_of_optax():

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import types
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
@@ -104,6 +105,15 @@ def test_single_precision():
     v = np.random.default_rng(0).standard_normal(N).astype(np.float32)
     assert violation(v, denoise(v, 0.5, 1.0), 0.5) < 1e-5
     assert violation(v + 1000, denoise(v + 1000, 0.5, 1.0), 0.5) < 3e-3  # 25 units of rounding
+
+
+def test_half_precision(strict):
+    v = jnp.asarray(np.random.default_rng(0).standard_normal((2, N)), jnp.bfloat16)
+    found = denoise(v, 0.5, np.float64(1.0))
+    assert types(found) == types(v)
+    expected = denoise(v.astype(jnp.float32), 0.5, 1.0)
+    np.testing.assert_allclose(np.float32(found), expected, rtol=0.005)
+    assert total_variation(0.5).value(v).dtype == jnp.float32
 
 
 def test_a_long_signal_takes_linear_time(x64):
