@@ -1,10 +1,10 @@
 """Stochastic optimization that optax does not cover, in optax's own shape.
 
 Every name here is a factory of an ``optax.GradientTransformationExtraArgs``; the parts they are
-chained from live in the family packages.
+chained from live in the family packages, and penalties in :mod:`stochopt.proximal`.
 """
 
-from stochopt import bilevel, compositional, model_building, orthogonal
+from stochopt import bilevel, compositional, model_building, orthogonal, proximal
 from stochopt.bilevel import (
     amigo,
     bsa,
@@ -75,4 +75,5 @@ __all__ = [
     "compositional",
     "model_building",
     "orthogonal",
+    "proximal",
 ]

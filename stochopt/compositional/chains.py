@@ -8,7 +8,6 @@ import optax
 from stochopt._checks import check_range
 from stochopt.compositional.steps import (
     Projection,
-    Prox,
     average_direction,
     averaged_projection,
     proximal_step,
@@ -20,6 +19,7 @@ from stochopt.compositional.trackers import (
     recursive_tracker,
 )
 from stochopt.compositional.two_level import Inner, Outer, estimate_compositional
+from stochopt.proximal import Prox
 
 
 def scgd(
@@ -105,7 +105,8 @@ def asc_pg(
       outer: ``outer(y, params, batch) -> scalar``.
       learning_rate: :math:`\eta \ge 0`, a number or a schedule.
       tracker_rate: :math:`\gamma` in (0, 1], weight on the new sample; a number or a schedule.
-      prox: ``prox(params, step) -> params`` of a term :math:`r`, ``None`` for :math:`r = 0`.
+      prox: ``prox(params, step) -> params`` of a term :math:`r`, such as those of
+        :mod:`stochopt.proximal`; ``None`` for :math:`r = 0`.
       inner_shape: ``jax.eval_shape(inner, params, batch)``.
 
     Returns:

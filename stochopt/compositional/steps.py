@@ -10,9 +10,8 @@ import optax
 from stochopt import _tree
 from stochopt._checks import check_range, require_params
 from stochopt._schedules import value_at
+from stochopt.proximal import Prox
 
-#: ``prox(params, step) -> params``: the proximal operator of ``step`` times a function.
-Prox = Callable[[Any, Any], Any]
 #: ``projection(params) -> params`` onto a convex set.
 Projection = Callable[[Any], Any]
 
@@ -76,7 +75,7 @@ def proximal_step(
 
     Args:
       learning_rate: :math:`\eta \ge 0`, a number or a schedule.
-      prox: ``prox(params, step) -> params``; for a projection ignore ``step``.
+      prox: ``prox(params, step) -> params``, of :mod:`stochopt.proximal` or your own.
     """
     check_range("learning_rate", learning_rate, "[0, inf)")
 
