@@ -4,7 +4,7 @@ Every name here is a factory of an ``optax.GradientTransformationExtraArgs``; th
 chained from live in the family packages.
 """
 
-from stochopt import bilevel, compositional, model_building, orthogonal
+from stochopt import bilevel, compositional, model_based, model_building, orthogonal
 from stochopt.bilevel import (
     amigo,
     bsa,
@@ -32,6 +32,12 @@ from stochopt.compositional import (
     sogclr,
     sox,
 )
+from stochopt.model_based import (
+    prox_subgradient,
+    stochastic_prox_linear,
+    stochastic_prox_point,
+    truncated_model,
+)
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
 
@@ -45,6 +51,11 @@ __all__ = [
     # Model building
     "smb",
     "smb_independent",
+    # Models of the sampled loss
+    "prox_subgradient",
+    "truncated_model",
+    "stochastic_prox_linear",
+    "stochastic_prox_point",
     # Functions of an expectation
     "scgd",
     "asc_pg",
@@ -73,6 +84,7 @@ __all__ = [
     # Families
     "bilevel",
     "compositional",
+    "model_based",
     "model_building",
     "orthogonal",
 ]
