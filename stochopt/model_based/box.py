@@ -34,7 +34,8 @@ def least_absolute_multipliers(matrix: jax.Array, residuals: jax.Array) -> jax.A
     One residual has the closed form :math:`\lambda = \mathrm{clip}(c / A, -1, 1)`. More of them
     take a primal-dual interior point method, each iteration of which factorizes one matrix of size
     :math:`m`; their number hardly depends on :math:`A`, which may be singular. It ends when
-    :func:`duality_gap` is at the level of rounding.
+    :func:`duality_gap` is at the level of rounding in :math:`c - A \lambda`. That is coarse where
+    entries of :math:`A` are large, from long steps on more residuals than parameters.
 
     Args:
       matrix: :math:`A`, positive semidefinite, of shape (m, m).
@@ -50,16 +51,18 @@ def least_absolute_multipliers(matrix: jax.Array, residuals: jax.Array) -> jax.A
         return jnp.where(flat, jnp.sign(residuals), jnp.clip(ratio, -1, 1))
 
     eps = jnp.finfo(residuals.dtype).eps
-    tolerance = 16 * eps * jnp.mean(jnp.abs(residuals))
     # A ridge of the size of rounding: a singular matrix may have slightly negative eigenvalues.
-    ridge = eps * jnp.trace(matrix) * jnp.eye(residuals.size, dtype=residuals.dtype)
+    ridge = (
+        residuals.size * eps * jnp.trace(matrix) * jnp.eye(residuals.size, dtype=residuals.dtype)
+    )
 
     def unsolved(at: _Iterate) -> jax.Array:
-        gap = duality_gap(matrix, residuals, at.inside)
-        return (gap > tolerance) & (at.count < _MAX_ITERATIONS)
+        terms = jnp.abs(residuals) + jnp.abs(matrix) @ jnp.abs(at.inside)
+        above_rounding = duality_gap(matrix, residuals, at.inside) > 4 * eps * jnp.mean(terms)
+        return above_rounding & (at.count < _MAX_ITERATIONS)
 
     def iterate(at: _Iterate) -> _Iterate:
-        to_top, to_bottom = 1 - at.inside, 1 + at.inside
+        to_top, to_bottom = jnp.maximum(1 - at.inside, eps), jnp.maximum(1 + at.inside, eps)
         complementarity = jnp.mean(at.above * to_top + at.below * to_bottom) / 2
         target = _CENTERING * complementarity
         slope = residuals - matrix @ at.inside - target / to_top + target / to_bottom
@@ -70,19 +73,24 @@ def least_absolute_multipliers(matrix: jax.Array, residuals: jax.Array) -> jax.A
         # How often the longest positive step goes into the whole one.
         shares = jnp.stack([move / to_top, -move / to_bottom, -above / at.above, -below / at.below])
         length = jnp.minimum(1.0, _TO_THE_BOUNDARY / jnp.maximum(jnp.max(shares), 1e-3))
-        return _Iterate(
+        new = _Iterate(
             count=at.count + 1,
             inside=at.inside + length * move,
             above=at.above + length * above,
             below=at.below + length * below,
         )
+        # Where rounding spoils the matrix, the last iterate is the best that there is.
+        usable = jnp.all(jnp.isfinite(jnp.concatenate(new[1:])))
+        last = at._replace(count=jnp.full_like(at.count, _MAX_ITERATIONS))
+        return jax.tree.map(lambda a, b: jnp.where(usable, a, b), new, last)
 
-    size = jnp.mean(jnp.abs(residuals))
+    scale = jnp.mean(jnp.abs(residuals))
     start = _Iterate(
         count=jnp.zeros([], jnp.int32),
-        inside=jnp.zeros_like(residuals),
-        above=jnp.maximum(residuals, 0) + size,  # above - below is the residual, as at the solution
-        below=jnp.maximum(-residuals, 0) + size,
+        inside=0 * residuals,  # not a number where a residual is none, and so is the step
+        above=jnp.maximum(residuals, 0)
+        + scale,  # above - below is the residual, as at the solution
+        below=jnp.maximum(-residuals, 0) + scale,
     )
     return jnp.clip(jax.lax.while_loop(unsolved, iterate, start).inside, -1, 1)
 
