@@ -126,9 +126,9 @@ def brute_force(x, lr, a, b):
     p, norm = a @ x, np.linalg.norm(a)
     value = lambda t: np.abs((p + t * norm) ** 2 - b) + t**2 / (2 * lr)
     best, reach = 0.0, 1.1 * (np.abs(p) + np.sqrt(b)) / norm + 1e-3
-    for _ in range(6):
-        grid = best + np.linspace(-reach, reach, 4001)
-        best, reach = grid[np.argmin(value(grid))], reach / 200
+    for points in (100_001, 4001, 4001, 4001):
+        grid = best + np.linspace(-reach, reach, points)
+        best, reach = grid[np.argmin(value(grid))], 10 * reach / points
     return value(best)
 
 
