@@ -26,7 +26,8 @@ def iterated_prox(loss: Callable[[Any, Any], jax.Array], num_steps: int = 10) ->
 
     .. math:: \|y_K - \mathrm{prox}_{\eta f}(x)\| \le \frac{4 \eta G}{\sqrt{K + 2}} .
 
-    One step is a gradient step.
+    One step is a gradient step. Where the loss is only weakly convex, keep :math:`\eta` below one
+    over its constant, so that the problem is convex.
 
     Args:
       loss: ``loss(params, batch) -> scalar``; may have kinks.

@@ -160,15 +160,15 @@ def test_proximal_point_of_phase_retrieval_by_brute_force(x64):
 
 @pytest.mark.parametrize("b", [0.0, 1.0])
 def test_proximal_point_at_the_degenerate_places(x64, b):
-    zero = np.zeros(3)
+    prox, zero = jax.jit(square_prox), np.zeros(3)
     # No information.
-    np.testing.assert_array_equal(square_prox(np.ones(3), 1.0, zero, b), 1.0)
+    np.testing.assert_array_equal(prox(np.ones(3), 1.0, zero, b), 1.0)
     # On the ridge in the middle: stay while the penalty is the steeper one, else to one side.
     a = np.array([1.0, 0, 0])
-    np.testing.assert_array_equal(square_prox(zero, 0.4, a, b), 0.0)
-    np.testing.assert_allclose(np.abs(square_prox(zero, 5.0, a, b)), [np.sqrt(b), 0, 0])
+    np.testing.assert_array_equal(prox(zero, 0.4, a, b), 0.0)
+    np.testing.assert_allclose(np.abs(prox(zero, 5.0, a, b)), [np.sqrt(b), 0, 0])
     # Without a length, a projection onto the nearer of the two solutions.
-    y = square_prox(np.array([0.3, 1.0, 2.0]), 1e12, a, b)
+    y = prox(np.array([0.3, 1.0, 2.0]), 1e12, a, b)
     np.testing.assert_allclose(y, [np.sqrt(b), 1, 2], atol=1e-12)
 
 
@@ -224,12 +224,11 @@ def test_multipliers_in_single_precision_report_what_they_reach():
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_multipliers_at_the_ends(size):
-    c = jnp.arange(1.0, size + 1)
+    solve, c = jax.jit(least_absolute_multipliers), jnp.arange(1.0, size + 1)
     # Without curvature to the bounds, without residuals nowhere, and no number stays none.
-    np.testing.assert_allclose(least_absolute_multipliers(jnp.zeros((size, size)), c), 1, rtol=1e-5)
-    flat = least_absolute_multipliers(jnp.eye(size), jnp.zeros(size))
-    np.testing.assert_array_equal(flat, 0)
-    assert np.all(np.isnan(least_absolute_multipliers(jnp.eye(size), c * jnp.nan)))
+    np.testing.assert_allclose(solve(jnp.zeros((size, size)), c), 1, rtol=1e-5)
+    np.testing.assert_array_equal(solve(jnp.eye(size), jnp.zeros(size)), 0)
+    assert np.all(np.isnan(solve(jnp.eye(size), c * jnp.nan)))
 
 
 # The iterated proximal operator.
