@@ -4,7 +4,14 @@ Every name here is a factory of an ``optax.GradientTransformationExtraArgs``; th
 chained from live in the family packages, and penalties in :mod:`stochopt.proximal`.
 """
 
-from stochopt import bilevel, compositional, model_building, orthogonal, proximal
+from stochopt import (
+    bilevel,
+    compositional,
+    model_based,
+    model_building,
+    orthogonal,
+    proximal,
+)
 from stochopt.bilevel import (
     amigo,
     bsa,
@@ -73,6 +80,7 @@ __all__ = [
     # Families
     "bilevel",
     "compositional",
+    "model_based",
     "model_building",
     "orthogonal",
     "proximal",

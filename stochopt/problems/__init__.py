@@ -16,7 +16,7 @@ from stochopt.problems.logistic import logistic
 from stochopt.problems.matrix_regression import matrix_regression
 from stochopt.problems.noisy_quadratic import noisy_quadratic
 from stochopt.problems.nonconvex import cosine, polyak_lojasiewicz
-from stochopt.problems.phase_retrieval import phase_retrieval
+from stochopt.problems.phase_retrieval import phase_retrieval, square_prox
 from stochopt.problems.portfolio import portfolio
 from stochopt.problems.problem import ORACLES, Problem
 from stochopt.problems.quadratic_composition import quadratic_composition
@@ -78,6 +78,7 @@ __all__ = [
     "reweighted_logistic",
     "ridge_hyperparameter",
     "robust_contrastive_views",
+    "square_prox",
     "stacked",
     "text",
     "tilted",

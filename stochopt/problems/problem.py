@@ -17,6 +17,8 @@ ORACLES = (
     "embed",
     "upper",
     "lower",
+    "residuals",
+    "loss_prox",
     "log_density",
     "log_noise_density",
     "sample_noise",
@@ -60,6 +62,10 @@ class Problem:
         problem of its own.
       blocks: ``blocks(batch) -> (block_indices, block_batch)`` of a coupled problem: which blocks a
         batch holds, and what it holds of each, with a leading axis over these blocks.
+      residuals: ``residuals(params, batch) -> c``, a vector with a smooth entry for each example of
+        a batch, whose mean absolute value is ``loss``.
+      loss_prox: ``loss_prox(params, step, batch) -> params``, the proximal operator of ``step``
+        times ``loss`` on a batch.
       data: ``data(batch)`` of a model given by ``log_density``: the observed points of a batch, on
         a leading axis.
       log_density: ``log_density(params, x) -> log p``, of one point, up to a constant.
@@ -97,6 +103,8 @@ class Problem:
     sample_indices: Callable[[Batch], tuple[jax.Array, jax.Array]] | None = None
     num_blocks: int | None = None
     blocks: Callable[[Batch], tuple[jax.Array, Batch]] | None = None
+    residuals: Callable[[Params, Batch], jax.Array] | None = None
+    loss_prox: Callable[[Params, Any, Batch], Params] | None = None
     data: Callable[[Batch], Any] | None = None
     log_density: Callable[[Params, Any], jax.Array] | None = None
     log_noise_density: Callable[[Any], jax.Array] | None = None

@@ -87,6 +87,36 @@ def test_start_is_half_the_norm_away(x64):
     assert np.linalg.norm(first - other) > 0.1
 
 
+def test_starts_on_the_sphere_or_at_a_distance(x64):
+    starts = {}
+    for distance in (None, 0.0, 2.0):
+        problem = phase_retrieval(corruption=0.0, start_distance=distance)
+        starts[distance] = jax.vmap(problem.init)(jax.random.split(key(0), 50))
+    np.testing.assert_allclose(np.linalg.norm(starts[None], axis=1), 1.0)
+    assert np.linalg.norm(np.mean(starts[None], axis=0)) < 0.4, "on all sides"
+    signal = made().optimum
+    np.testing.assert_allclose(starts[0.0], np.broadcast_to(signal, (50, 10)), rtol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(starts[2.0] - signal, axis=1), 2.0)
+    assert problem.metrics(-signal)["gap"] < 1e-15, "no wrong measurement: zero at the optimum"
+
+
+def test_oracles_belong_to_the_loss(x64):
+    assert made().loss_prox is None
+    problem = phase_retrieval(batch_size=1)
+    x, batch = jnp.linspace(-1, 1, 10), problem.sample(key(0))
+    residuals = problem.residuals(x, batch)
+    assert residuals.shape == (1,)
+    np.testing.assert_allclose(jnp.mean(jnp.abs(residuals)), problem.loss(x, batch))
+    assert made().residuals(x, made().sample(key(0))).shape == (10,)
+    # The proximal operator: no point nearby is better, and a shorter or longer step is worse.
+    near = problem.loss_prox(x, 0.7, batch)
+    value = jax.jit(lambda y: problem.loss(y, batch) + jnp.sum((y - x) ** 2) / 1.4)
+    others = near + 0.01 * directions(200, 10)
+    assert np.all(jax.vmap(value)(others) > value(near))
+    for factor in (0.9, 1.1):
+        assert value(x + factor * (near - x)) > value(near) + 1e-4
+
+
 def test_minimizers_are_the_signal_and_its_negative():
     rows, squares, _ = documented_data(**SMALL)
     signal = made(small=True).optimum

@@ -22,6 +22,7 @@ BAD = [
         for value in ((), (1, 0), (1, -1), (1, float("inf")), ((1, 2), (3, 4)))
     ],
     *[(phase_retrieval, "corruption", value) for value in (0.5, -0.1)],
+    *[(phase_retrieval, "start_distance", value) for value in (-0.1, float("inf"))],
     *[
         (phase_retrieval, name, value)
         for name in ("dimension", "num_examples", "batch_size")
