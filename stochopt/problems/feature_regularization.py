@@ -29,10 +29,11 @@ def feature_regularization(data: Source, *, batch_size: int = 64, seed: int = 0)
          + \frac12 \sum_k e^{x_k} y_k^2
 
     with :math:`\ell(z) = \log(1 + e^{-z})` and labels :math:`b_i = \pm 1`. Every row :math:`a_i`
-    has a one in front, which is penalized too. All penalties start at 1, the greatest that is
-    meant: a feature that is best left out wants an infinite one, with which no lower step is
-    short enough, so keep :math:`-8 \le x_k \le 0` (``LEAST`` and ``MOST`` of the module) by
-    projection.
+    has a one in front, which is penalized too. A feature
+    that is best left out wants an infinite penalty, with which no lower step is short enough, so
+    keep :math:`-8 \le x_k \le 0` (``LEAST`` and ``MOST`` of the module) by projection; all
+    :math:`x_k` start in the middle. :math:`F` is not convex, and it is flat where penalties are
+    small: the hypergradient of :math:`x_k` is proportional to :math:`e^{x_k}`.
 
     The examples are shuffled and cut into fixed minibatches, half of them for training and half for
     validation; what is left over is not used. A batch is a pair of indices drawn independently: of
@@ -117,7 +118,7 @@ def feature_regularization(data: Source, *, batch_size: int = 64, seed: int = 0)
     return Problem(
         name="feature-regularization",
         summary="a penalty for each feature of a logistic regression",
-        init=lambda key: jnp.zeros(dimension),
+        init=lambda key: jnp.full(dimension, (LEAST + MOST) / 2),
         sample=sample,
         metrics=lambda params: {"validation_loss": mean_loss(validation, solution(params))},
         objective="validation_loss",
