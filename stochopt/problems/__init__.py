@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 from stochopt.problems.bilevel_finite_sum import bilevel_finite_sum
 from stochopt.problems.bilevel_quadratic import bilevel_quadratic
+from stochopt.problems.bilevel_rank_one import bilevel_rank_one
 from stochopt.problems.causal_gaussian import causal_gaussian
 from stochopt.problems.contrastive_views import contrastive_views, robust_contrastive_views
 from stochopt.problems.coupled_least_squares import coupled_least_squares
 from stochopt.problems.digits import digits, digits_cnn
 from stochopt.problems.entropic_risk import entropic_risk
+from stochopt.problems.feature_regularization import feature_regularization
 from stochopt.problems.friedman import friedman
 from stochopt.problems.hyper_cleaning import hyper_cleaning
 from stochopt.problems.log_partition import log_partition
@@ -58,6 +60,7 @@ __all__ = [
     "Problem",
     "bilevel_finite_sum",
     "bilevel_quadratic",
+    "bilevel_rank_one",
     "causal_gaussian",
     "contrastive_views",
     "cosine",
@@ -65,6 +68,7 @@ __all__ = [
     "digits",
     "digits_cnn",
     "entropic_risk",
+    "feature_regularization",
     "friedman",
     "hyper_cleaning",
     "log_partition",

@@ -212,20 +212,20 @@ def signed_parts(training: Source, testing: Source) -> SignedParts:
       training: path of a file in LIBSVM's text format, or a pair of rows and labels.
       testing: likewise; a file may be narrower where its last features never occur.
     """
-    (train, labels), (test, test_labels) = (
-        _examples(name, source) for name, source in (("training", training), ("testing", testing))
-    )
-    if len(train) < 5:
-        raise ValueError(f"training must hold at least 5 examples, got {len(train)}.")
-    width = max(train.shape[1], test.shape[1])
+    every, test = signed_examples("training", training), signed_examples("testing", testing)
+    if len(every) < 5:
+        raise ValueError(f"training must hold at least 5 examples, got {len(every)}.")
+    width = max(every.shape[1], test.shape[1])
+    every, test = (np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for rows in (every, test))
+    kept = len(every) - len(every) // 5
+    return SignedParts(every[:kept], every[kept:], test)
 
-    def signed(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        padded = np.pad(rows, ((0, 0), (1, width - rows.shape[1])))
-        padded[:, 0] = 1
-        return np.where(labels > 0, padded.T, -padded.T).T.astype(np.float32, order="C")
 
-    every, kept = signed(train, labels), len(train) - len(train) // 5
-    return SignedParts(every[:kept], every[kept:], signed(test, test_labels))
+def signed_examples(name: str, source: Source) -> np.ndarray:
+    """Rows with a one in front times their label, float32; errors say the name of the source."""
+    rows, labels = _examples(name, source)
+    padded = np.pad(rows, ((0, 0), (1, 0)), constant_values=1)
+    return np.where(labels > 0, padded.T, -padded.T).T.astype(np.float32, order="C")
 
 
 def _examples(name: str, source: Source) -> tuple[np.ndarray, np.ndarray]:
