@@ -4,7 +4,7 @@ Every name here is a factory of an ``optax.GradientTransformationExtraArgs``; th
 chained from live in the family packages.
 """
 
-from stochopt import bilevel, compositional, model_building, orthogonal
+from stochopt import bilevel, compositional, model_building, orthogonal, sliding
 from stochopt.bilevel import (
     amigo,
     bsa,
@@ -75,4 +75,5 @@ __all__ = [
     "compositional",
     "model_building",
     "orthogonal",
+    "sliding",
 ]
