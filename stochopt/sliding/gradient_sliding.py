@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from stochopt import _tree
-from stochopt._checks import check_count, require_params, require_whole_tree
+from stochopt._checks import check_count, check_range, require_params, require_whole_tree
 from stochopt._oracles import check_shapes
 from stochopt.sliding.geometry import Geometry, euclidean
 from stochopt.sliding.policies import SlidingPolicy
@@ -100,6 +100,7 @@ def slide(
       ValueError: ``max_inner`` is not positive, or an oracle returned other shapes than ``params``.
     """
     check_count("max_inner", max_inner)
+    check_range("max_inner", max_inner, "[1, 1073741824]")  # a float32 that fits an int32
     geometry = euclidean() if geometry is None else geometry
 
     def init_fn(params: optax.Params) -> SlidingState:
