@@ -218,7 +218,8 @@ def _inner_loop(
         new = optax.tree.add(average, change)
         # What the addition rounded away goes into the next one.
         lost = jax.tree.map(lambda d, n, m: d - (n - m), change, new, average)
-        return point, new, lost, num_large + (geometry.dual_norm(subgradient) > limit)
+        large = geometry.dual_norm(subgradient) > limit
+        return point, new, lost, jnp.where(large, num_large + 1, num_large)
 
     start = (center, center, optax.tree.zeros_like(center), jnp.zeros([], jnp.int32))
     point, average, _, num_large = jax.lax.fori_loop(1, length + 1, step, start)
