@@ -140,7 +140,6 @@ def restart_free_sliding(
     subgradient_bound: float,
     initial_gap: float,
     noise: float | None = None,
-    inner_factor: float = 0.1,
     prox: Prox | None = None,
     max_inner: int = 10_000_000,
     seed: int = 0,
@@ -153,9 +152,9 @@ def restart_free_sliding(
     .. math::
 
        \mathbb E\, \Psi(\bar x_k) - \min \Psi
-       \le 17.5 \, \Delta \left( 1 - \tfrac14 \sqrt{\mu / L} \right)^k
+       \le 1.75 \, \Delta \left( 1 - \tfrac14 \sqrt{\mu / L} \right)^k
 
-    at the default ``inner_factor``, for :math:`L \ge 4 \mu`. This is
+    for :math:`L \ge 4 \mu`. This is
     :func:`stochopt.sliding.slide` with the policy :func:`stochopt.sliding.restart_free`.
 
     **Extra arguments of** ``update``: ``batch``, passed on to ``nonsmooth`` where there is no
@@ -173,7 +172,6 @@ def restart_free_sliding(
         small costs subgradients.
       noise: :math:`\sigma`, with :math:`\mathbb E \|h'_\xi - h'\|^2 \le \sigma^2`; ``None`` for
         exact subgradients.
-      inner_factor: on the lengths of the inner loops; 1 has the bound without a factor of ten.
       prox: ``prox(params, step) -> params`` of :math:`\chi`, which must hold the strong convexity.
       max_inner: inner loops are not longer than this.
       seed: of the draws.
@@ -190,7 +188,6 @@ def restart_free_sliding(
         subgradient_bound,
         initial_gap,
         noise=noise,
-        inner_factor=inner_factor,
     )
     return slide(
         policy,

@@ -231,7 +231,6 @@ def restart_free(
     initial_gap: float,
     *,
     noise: float | None = None,
-    inner_factor: float = 0.1,
 ) -> SlidingPolicy:
     r"""Sliding at a linear rate without restarts: :math:`\gamma` constant, :math:`T_k` geometric.
 
@@ -239,16 +238,17 @@ def restart_free(
 
        \gamma = \min\left(\tfrac14, \tfrac12 \sqrt{\mu / L}\right), \quad
        \beta = L \gamma, \quad \rho = 1 - \tfrac{\gamma}{2}, \quad
-       T_k = \left\lceil \frac{2 c E}{(\beta + \mu) \Delta_0 \rho^k} \right\rceil, \qquad
-       \Psi(\bar x_k) - \min \Psi \le \max(1, 1 / c) \, \Delta_0 \rho^k,
+       T_k = \left\lceil \frac{2 E}{(\beta + \mu) \Delta_0 \rho^k} \right\rceil, \qquad
+       \Psi(\bar x_k) - \min \Psi \le \Delta_0 \rho^k,
 
     with :math:`\Delta_0 = 1.75 \, \Delta`. For a gap of :math:`\epsilon` that is
     :math:`4 \sqrt{L / \mu} \ln(\Delta_0 / \epsilon)` smooth gradients and, beyond one for each,
-    :math:`64 M^2 / (\rho \mu \epsilon)` subgradients at :math:`c = 1`, without a condition number
-    (exact ones; :math:`128 (M^2 + \sigma^2) / (\rho \mu \epsilon)` stochastic ones).
+    :math:`64 M^2 / (\rho \mu \epsilon)` exact subgradients, without a condition number
+    (:math:`128 (M^2 + \sigma^2) / (\rho \mu \epsilon)` stochastic ones).
 
-    :math:`\Delta` is a knob, too: ten times too large costs :math:`(2 / \gamma) \ln 10` more smooth
-    gradients, ten times too small makes every inner loop ten times as long.
+    :math:`\Delta` is a knob, too, which trades the oracles: ten times larger costs
+    :math:`(2 / \gamma) \ln 10` more smooth gradients and makes every inner loop ten times shorter.
+    Smaller than the gap it still converges, at the same rate, from a larger constant.
 
     Args:
       smoothness: :math:`L > 0` of the smooth part.
@@ -258,8 +258,6 @@ def restart_free(
       initial_gap: :math:`\Delta \ge \Psi(x_0) - \min \Psi`, such as :math:`\Psi(x_0)` less a lower
         bound.
       noise: :math:`\sigma` of a stochastic subgradient; ``None`` for exact ones.
-      inner_factor: :math:`c > 0`. The analysis has 1; inner loops use about a tenth of the error
-        that it grants them.
 
     References:
       Source of the complexity: restart-free stochastic gradient sliding, 2026. The constants are
@@ -268,7 +266,6 @@ def restart_free(
     error = _inner_error(smoothness, subgradient_bound, noise)
     _check_strong_convexity(strong_convexity, smoothness)
     check_range("initial_gap", initial_gap, "(0, inf)")
-    check_range("inner_factor", inner_factor, "(0, inf)")
     mixing = lambda: _constant_mixing(strong_convexity / smoothness)
 
     def target(k: Any) -> Any:
@@ -276,7 +273,7 @@ def restart_free(
 
     def length(k: Any) -> jax.Array:
         modulus = smoothness * mixing() + strong_convexity
-        return _whole(2 * inner_factor * error / (modulus * target(k)))
+        return _whole(2 * error / (modulus * target(k)))
 
     return SlidingPolicy(
         mixing=lambda k: mixing(),
@@ -285,7 +282,7 @@ def restart_free(
         subgradient_bound=subgradient_bound,
         noise=noise,
         strong_convexity=strong_convexity,
-        bound=lambda k: jnp.maximum(1, 1 / inner_factor) * target(k),
+        bound=target,
     )
 
 
@@ -297,7 +294,6 @@ def restart_free_minibatch(
     gradient_noise: float,
     *,
     noise: float | None = None,
-    inner_factor: float = 0.1,
 ) -> SlidingPolicy:
     r"""Restart-free sliding where the smooth gradient is an average over samples, too.
 
@@ -305,11 +301,11 @@ def restart_free_minibatch(
 
        \gamma = \min\left(\tfrac14, \sqrt{\mu / (8 L)}\right), \quad
        \beta = 2 L \gamma, \quad \rho = 1 - \tfrac{\gamma}{2}, \quad
-       T_k = \left\lceil \frac{4 c E}{(\beta + \mu) \Delta_0 \rho^k} \right\rceil, \quad
+       T_k = \left\lceil \frac{4 E}{(\beta + \mu) \Delta_0 \rho^k} \right\rceil, \quad
        B_k = \left\lceil \frac{2 \sigma_f^2}{\gamma L \Delta_0 \rho^k} \right\rceil,
 
     with :math:`\Delta_0 = 1.75 \, \Delta` and
-    :math:`\mathbb E\, \Psi(\bar x_k) - \min \Psi \le \max(1, 1 / c) \, \Delta_0 \rho^k`. The batch
+    :math:`\mathbb E\, \Psi(\bar x_k) - \min \Psi \le \Delta_0 \rho^k`. The batch
     size is ``policy.gradient_batch_size(k)``; the caller draws that many. In total they are of the
     order of :math:`\sigma_f^2 / (\mu \epsilon)`.
 
@@ -321,13 +317,11 @@ def restart_free_minibatch(
       gradient_noise: :math:`\sigma_f > 0`, the root of the mean squared error of the smooth
         gradient on one sample.
       noise: :math:`\sigma` of a stochastic subgradient; ``None`` for exact ones.
-      inner_factor: :math:`c > 0`, as in :func:`restart_free`.
     """
     error = _inner_error(smoothness, subgradient_bound, noise)
     _check_strong_convexity(strong_convexity, smoothness)
     check_range("initial_gap", initial_gap, "(0, inf)")
     check_range("gradient_noise", gradient_noise, "(0, inf)")
-    check_range("inner_factor", inner_factor, "(0, inf)")
     mixing = lambda: _constant_mixing(strong_convexity / (2 * smoothness))
 
     def target(k: Any) -> Any:
@@ -335,7 +329,7 @@ def restart_free_minibatch(
 
     def length(k: Any) -> jax.Array:
         modulus = 2 * smoothness * mixing() + strong_convexity
-        return _whole(4 * inner_factor * error / (modulus * target(k)))
+        return _whole(4 * error / (modulus * target(k)))
 
     return SlidingPolicy(
         mixing=lambda k: mixing(),
@@ -344,7 +338,7 @@ def restart_free_minibatch(
         subgradient_bound=subgradient_bound,
         noise=noise,
         strong_convexity=strong_convexity,
-        bound=lambda k: jnp.maximum(1, 1 / inner_factor) * target(k),
+        bound=target,
         gradient_batch_size=lambda k: _whole(
             2 * gradient_noise**2 / (mixing() * smoothness * target(k))
         ),

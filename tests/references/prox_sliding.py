@@ -1,8 +1,7 @@
 """Sliding in NumPy float64, on one vector, from the recursions and policies of the literature.
 
-A policy is a function from ``k = 1, 2, ...`` to a :class:`Step`. ``error_factor`` is 1 for exact
-subgradients with bound M, and callers put ``M**2 + sigma**2`` and its doubled error for stochastic
-ones.
+A policy is a function from ``k = 1, 2, ...`` to a :class:`Step`. ``squared_bound`` is M^2 for exact
+subgradients and M^2 + sigma^2 for stochastic ones, ``error`` is 4 M^2 or 8 (M^2 + sigma^2).
 """
 
 from typing import NamedTuple
@@ -51,7 +50,7 @@ def _ceil(x):
 
 
 def fixed_horizon(smoothness, squared_bound, horizon, budget):
-    """``squared_bound`` is M^2, or M^2 + sigma^2; ``budget`` the D tilde of the paper."""
+    """``budget`` is the D tilde of the paper."""
     return lambda k: Step(
         2 / (k + 1),
         2 * smoothness / k,
@@ -80,18 +79,17 @@ def multi_phase(smoothness, mu, squared_bound, gap):
     return policy
 
 
-def restart_free(smoothness, mu, error, delta, factor=1.0):
-    """``error`` is 4 M^2, or 8 (M^2 + sigma^2)."""
+def restart_free(smoothness, mu, error, delta):
     gamma = min(1 / 4, np.sqrt(mu / smoothness) / 2)
     beta, rho = smoothness * gamma, 1 - gamma / 2
-    length = lambda k: _ceil(factor * 2 * error / ((beta + mu) * delta * rho**k))
+    length = lambda k: _ceil(2 * error / ((beta + mu) * delta * rho**k))
     return lambda k: Step(gamma, beta, length(k))
 
 
-def restart_free_minibatch(smoothness, mu, error, delta, factor=1.0):
+def restart_free_minibatch(smoothness, mu, error, delta):
     gamma = min(1 / 4, np.sqrt(mu / (8 * smoothness)))
     beta, rho = 2 * smoothness * gamma, 1 - gamma / 2
-    length = lambda k: _ceil(factor * 4 * error / ((beta + mu) * delta * rho**k))
+    length = lambda k: _ceil(4 * error / ((beta + mu) * delta * rho**k))
     return lambda k: Step(gamma, beta, length(k))
 
 

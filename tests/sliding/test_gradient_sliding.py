@@ -54,7 +54,7 @@ POLICIES = {
         reference.multi_phase(L, 0.5, M**2 / 2, 3.0),
     ),
     "restart_free": (
-        sliding.restart_free(L, MU, M, 3.0, inner_factor=1.0),
+        sliding.restart_free(L, MU, M, 3.0),
         reference.restart_free(L, MU, 4 * M**2, 1.75 * 3.0),
     ),
 }
@@ -215,7 +215,7 @@ def test_strong_convexity_is_moved_to_the_prox():
         shifted.gradient,
         sliding.restart_free_sliding(
             nonsmooth, smoothness=shifted.smoothness, strong_convexity=0.3, subgradient_bound=M,
-            initial_gap=3.0, prox=shifted.prox, inner_factor=1.0,
+            initial_gap=3.0, prox=shifted.prox,
         ),
     )  # fmt: skip
     x, state = run(optimizer, 60, gradient=lambda x: curvature * (x - TARGET))[-1]

@@ -31,19 +31,19 @@ PAIRS = {
         reference.multi_phase(L, MU, SQUARES, GAP),
     ),
     "restart_free": (
-        sliding.restart_free(L, MU, M, GAP, inner_factor=1.0),
+        sliding.restart_free(L, MU, M, GAP),
         reference.restart_free(L, MU, 4 * M**2, 1.75 * GAP),
     ),
     "restart_free stochastic": (
         sliding.restart_free(L, MU, M, GAP, noise=SIGMA),
-        reference.restart_free(L, MU, 8 * SQUARES, 1.75 * GAP, factor=0.1),
+        reference.restart_free(L, MU, 8 * SQUARES, 1.75 * GAP),
     ),
     "restart_free well conditioned": (
         sliding.restart_free(L, L, M, GAP),
-        reference.restart_free(L, L, 4 * M**2, 1.75 * GAP, factor=0.1),
+        reference.restart_free(L, L, 4 * M**2, 1.75 * GAP),
     ),
     "restart_free_minibatch": (
-        sliding.restart_free_minibatch(L, MU, M, GAP, 0.5, noise=SIGMA, inner_factor=1.0),
+        sliding.restart_free_minibatch(L, MU, M, GAP, 0.5, noise=SIGMA),
         reference.restart_free_minibatch(L, MU, 8 * SQUARES, 1.75 * GAP),
     ),
     "restart_free_from_distance": (
@@ -111,7 +111,7 @@ def test_a_phase_halves_the_bound(x64):
 def test_totals_are_as_documented(x64):
     """Catches a budget that is spent twice: bounds alone would not notice."""
     eps = 1e-3
-    policy = sliding.restart_free(1.0, 0.01, 1.0, 1.0, inner_factor=1.0)
+    policy = sliding.restart_free(1.0, 0.01, 1.0, 1.0)
     steps = int(np.ceil(4 * np.sqrt(100) * np.log(1.75 / eps)))
     lengths = jax.vmap(policy.inner_length)(jnp.arange(1.0, steps + 1))
     assert policy.bound(steps) <= eps
@@ -158,11 +158,11 @@ CONSTANTS = {
     },
     sliding.restart_free: {
         "smoothness": 1.0, "strong_convexity": 0.1, "subgradient_bound": 1.0, "initial_gap": 1.0,
-        "noise": 0.5, "inner_factor": 0.1,
+        "noise": 0.5,
     },
     sliding.restart_free_minibatch: {
         "smoothness": 1.0, "strong_convexity": 0.1, "subgradient_bound": 1.0, "initial_gap": 1.0,
-        "gradient_noise": 1.0, "noise": 0.5, "inner_factor": 0.1,
+        "gradient_noise": 1.0, "noise": 0.5,
     },
 }  # fmt: skip
 BAD = [

@@ -77,8 +77,8 @@ def box(v, step):
 DETERMINISTIC = {
     "fixed_horizon": (sliding.fixed_horizon(L, M, 40, DISTANCE), 40),
     "multi_phase": (sliding.multi_phase(L, MU, M, GAP), 4 * 64),
-    "restart_free": (sliding.restart_free(L, MU, M, GAP, inner_factor=1.0), 200),
-    "restart_free shorter": (sliding.restart_free(L, MU, M, GAP), 300),
+    "restart_free": (sliding.restart_free(L, MU, M, GAP), 200),
+    "restart_free from far": (sliding.restart_free(L, MU, M, 10 * GAP), 300),
     "restart_free_from_distance": (sliding.restart_free_from_distance(L, MU, M, DISTANCE), 130),
 }
 
@@ -103,11 +103,9 @@ def test_the_bound_holds_on_a_box_without_a_horizon():
 
 STOCHASTIC = {
     "fixed_horizon": (sliding.fixed_horizon(L, M, 20, DISTANCE, noise=NOISE), 20),
-    "restart_free": (sliding.restart_free(L, MU, M, GAP, noise=NOISE, inner_factor=1.0), 120),
+    "restart_free": (sliding.restart_free(L, MU, M, GAP, noise=NOISE), 120),
     "restart_free_minibatch": (
-        sliding.restart_free_minibatch(
-            L, MU, M, GAP, GRADIENT_NOISE, noise=NOISE, inner_factor=1.0
-        ),
+        sliding.restart_free_minibatch(L, MU, M, GAP, GRADIENT_NOISE, noise=NOISE),
         120,
     ),
 }
@@ -126,7 +124,7 @@ def test_the_bound_holds_in_the_mean(name):
 
 @functools.cache
 def restart_free_run(dtype=np.float64, num_steps=300):
-    policy = sliding.restart_free(L, MU, M, GAP, inner_factor=1.0)
+    policy = sliding.restart_free(L, MU, M, GAP)
     return compiled(make(policy), num_steps, dtype=dtype)
 
 
@@ -143,14 +141,14 @@ def test_gap_is_inverse_to_the_subgradients():
 
 
 def test_gap_is_inverse_to_stochastic_subgradients():
-    policy = sliding.restart_free(L, MU, M, GAP, noise=NOISE, inner_factor=1.0)
+    policy = sliding.restart_free(L, MU, M, GAP, noise=NOISE)
     gaps, counts = compiled(make(policy, PROBLEM.sample), 300)
     assert abs(slope(np.log(counts[200:]), np.log(gaps[200:])) + 1) < 0.08
 
 
 def test_a_constant_inner_length_has_no_such_rate():
     """The negative control: what grows geometrically is what keeps the gap falling."""
-    policy = sliding.restart_free(L, MU, M, GAP, inner_factor=1.0)
+    policy = sliding.restart_free(L, MU, M, GAP)
     constant = sliding.SlidingPolicy(
         policy.mixing, policy.prox_weight, lambda k: 5.0, M, strong_convexity=MU
     )
