@@ -7,7 +7,9 @@
 before. Five runs; wall time, and processor time in brackets, which other processes disturb less.
 
 ``rates``: slopes of the gap on the composite problem with a known solution, condition number 200,
-beside what the analysis predicts. Double precision.
+beside what the analysis predicts; and what reaching a gap costs, beside accelerated proximal
+gradient descent, which uses the proximal operator that the nonsmooth part has here. Double
+precision.
 """
 
 import argparse
@@ -124,6 +126,36 @@ def rates() -> None:
             first = int(np.argmax(gaps <= target))
             assert gaps[first] <= target
             print(f"| {target:g} | {factor:g} times | {first + 1} | {int(counts[first]):,} |")
+    print(f"accelerated proximal gradient to 0.001: {accelerated_proximal_gradient(problem)}")
+
+
+def accelerated_proximal_gradient(problem):
+    """Smooth gradients until the gap is 0.001, with the proximal operator of all but the smooth."""
+    ridge, weight = problem.strong_convexity, problem.subgradient_bound / 20
+    slope = jax.grad(problem.nonsmooth)
+    # Where the subgradient of an entry changes its sign.
+    kink = jax.jit(
+        lambda low, high: jax.lax.fori_loop(
+            0, 60, lambda _, ends: halve(slope, *ends), (low, high)
+        )[0]
+    )(-10 * jnp.ones(100), 10 * jnp.ones(100))
+    momentum = (1 - np.sqrt(ridge)) / (1 + np.sqrt(ridge))
+    x = old = jnp.zeros(100)
+    for k in range(1, 1000):
+        y = x + momentum * (x - old)
+        v = y - jax.grad(problem.smooth)(y, None)
+        v = v / (1 + ridge) - kink
+        old, x = x, kink + jnp.sign(v) * jnp.maximum(jnp.abs(v) - weight / (1 + ridge), 0)
+        if problem.metrics(x)["gap"] <= 1e-3:
+            return k
+    raise AssertionError("did not converge")
+
+
+def halve(slope, low, high):
+    """One step of bisection in every entry."""
+    middle = (low + high) / 2
+    right = slope(middle, 0 * middle) > 0
+    return jnp.where(right, low, middle), jnp.where(right, middle, high)
 
 
 if __name__ == "__main__":
