@@ -34,6 +34,7 @@ from stochopt.compositional import (
 )
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
+from stochopt.sliding import gradient_sliding, restart_free_sliding, stochastic_gradient_sliding
 
 __version__ = "0.1.0"
 
@@ -70,6 +71,10 @@ __all__ = [
     "bsvrb_v1",
     "bsvrb_v2",
     "rsvrb",
+    # An expensive smooth part and a cheap nonsmooth one
+    "gradient_sliding",
+    "stochastic_gradient_sliding",
+    "restart_free_sliding",
     # Families
     "bilevel",
     "compositional",

@@ -104,11 +104,10 @@ def slide(
     geometry = euclidean() if geometry is None else geometry
 
     def init_fn(params: optax.Params) -> SlidingState:
-        start = lambda: jax.tree.map(
-            lambda x: jnp.array(x, _tree.at_least_float32(x.dtype)), params
-        )
+        # The first update writes the points, so leaves may be abstract: zeros do.
         zero = lambda: jnp.zeros([], jnp.int32)
-        return SlidingState(zero(), start(), start(), *(zero() for _ in range(5)))
+        points = (_tree.zeros_at_least_float32(params) for _ in range(2))
+        return SlidingState(zero(), *points, *(zero() for _ in range(5)))
 
     def update_fn(
         updates: optax.Updates,
@@ -142,18 +141,23 @@ def slide(
             check_shapes("subgradient", value, params, "params")
             return optax.tree.cast_like(value, point)
 
-        gradient = optax.tree.cast_like(updates, state.prox_center)
+        first = state.count == 0
+        start = lambda old: jax.tree.map(
+            lambda x, y: jnp.where(first, x.astype(y.dtype), y), params, old
+        )
+        center, before = start(state.prox_center), start(state.averaged_point)
+        gradient = optax.tree.cast_like(updates, center)
         center, average, num_large = _inner_loop(
             geometry,
             slope,
             gradient,
-            state.prox_center,
+            center,
             beta,
-            policy.strong_convexity,
+            jnp.asarray(policy.strong_convexity, dtype),
             length,
             limit,
         )
-        average = _between(state.averaged_point, average, mixing)
+        average = _between(before, average, mixing)
         restart = policy.restart(number + 1)
         center = jax.tree.map(lambda x, y: jnp.where(restart, y, x), center, average)
         query = _between(average, center, at(policy.mixing, number + 1))
@@ -175,6 +179,8 @@ def slide(
 def sliding_eval_params(state: optax.OptState, params: optax.Params) -> optax.Params:
     r"""The point to evaluate, :math:`\bar x_k`, from a state that may be that of a chain.
 
+    Before the first update these are the ``params``.
+
     Args:
       state: of :func:`slide` or a chain with it.
       params: what the loop holds, the query point; gives the dtypes.
@@ -185,7 +191,10 @@ def sliding_eval_params(state: optax.OptState, params: optax.Params) -> optax.Pa
     found = optax.tree.get(state, "SlidingState")
     if found is None:
         raise ValueError("sliding_eval_params needs the state of a sliding transformation.")
-    return optax.tree.cast_like(found.averaged_point, params)
+    started = found.count > 0
+    return jax.tree.map(
+        lambda x, y: jnp.where(started, y.astype(x.dtype), x), params, found.averaged_point
+    )
 
 
 def _inner_loop(
@@ -194,7 +203,7 @@ def _inner_loop(
     gradient: Any,
     center: Any,
     beta: jax.Array,
-    strong_convexity: Any,
+    strong_convexity: jax.Array,
     length: jax.Array,
     limit: Any,
 ) -> tuple[Any, Any, jax.Array]:

@@ -5,6 +5,7 @@ The documentation's table is written with
     PYTHONPATH=tests python tests/acceptance/combinators.py > docs/combinators.md
 """
 
+import dataclasses
 import functools
 import pathlib
 import traceback
@@ -54,6 +55,8 @@ class Setting:
     """A method on a problem, with just the extra arguments that it requires."""
 
     def __init__(self, method):
+        if "smoothness" in method.hyperparams:  # that of the objective, at the larger batch
+            method = dataclasses.replace(method, defaults={**method.defaults, "smoothness": 7.0})
         self.method, self.problem, self.params = (
             method,
             tree_problem(_params, _objective),

@@ -39,6 +39,9 @@ HYPERPARAMS = {
     "bsvrb_v1": {"learning_rate": 1.1e-3},
     "bsvrb_v2": {"learning_rate": 1.1e-3},
     "rsvrb": {"learning_rate": 1.1e-3},
+    "gradient_sliding": {},
+    "stochastic_gradient_sliding": {},
+    "restart_free_sliding": {},
 }
 
 HARNESS = Harness()

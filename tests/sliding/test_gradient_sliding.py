@@ -192,6 +192,8 @@ def test_point_to_evaluate_from_inside_a_chain():
     found = sliding.sliding_eval_params(state, x)
     np.testing.assert_array_equal(found, alone.averaged_point)
     assert not np.allclose(found, x)
+    before = sliding.sliding_eval_params(slide(policy).init(x), x)
+    np.testing.assert_array_equal(before, x)
     with pytest.raises(ValueError, match="sliding_eval_params needs the state of a sliding"):
         sliding.sliding_eval_params(optax.EmptyState(), x)
 

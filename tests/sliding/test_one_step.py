@@ -82,7 +82,9 @@ def sides(tamper=lambda state, params: state):
             return (x + update, new), (left, right, error)
 
         start = draw["start"]
-        return jax.lax.scan(step, (start, optimizer.init(start)), jnp.arange(STEPS))[1]
+        # As the first update would write it.
+        state = optimizer.init(start)._replace(prox_center=start, averaged_point=start)
+        return jax.lax.scan(step, (start, state), jnp.arange(STEPS))[1]
 
     return jax.jit(jax.vmap(run, in_axes=(0, None)))
 
