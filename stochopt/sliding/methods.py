@@ -56,7 +56,8 @@ def gradient_sliding(
 
     Examples:
       >>> import jax, jax.numpy as jnp, optax
-      >>> from stochopt.sliding import gradient_sliding, sliding_eval_params
+      >>> from stochopt import gradient_sliding
+      >>> from stochopt.sliding import sliding_eval_params
       >>> smooth = lambda x: 0.5 * jnp.sum((x - 3.0) ** 2)
       >>> nonsmooth = lambda x, batch: jnp.sum(jnp.abs(x))
       >>> optimizer = gradient_sliding(
@@ -93,7 +94,7 @@ def stochastic_gradient_sliding(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gradient sliding where the nonsmooth part is seen through samples.
 
-    As :func:`stochopt.sliding.gradient_sliding` with :math:`h(x) = \mathbb E\, h_\xi(x)`: each
+    As :func:`stochopt.gradient_sliding` with :math:`h(x) = \mathbb E\, h_\xi(x)`: each
     inner step draws one batch. The same bound holds in expectation.
 
     **Extra argument of** ``update``: ``key``, optional: random key of the draws, which otherwise
@@ -146,7 +147,7 @@ def restart_free_sliding(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Sliding for strongly convex problems: a logarithmic number of smooth gradients.
 
-    As :func:`stochopt.sliding.gradient_sliding`, with a strongly convex :math:`\chi`. The mixing
+    As :func:`stochopt.gradient_sliding`, with a strongly convex :math:`\chi`. The mixing
     weight is constant, the inner loops grow geometrically, and there are no restarts:
 
     .. math::
