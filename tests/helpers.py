@@ -1,5 +1,6 @@
 """Problems for the acceptance suite: every oracle of the vocabulary over any parameter tree."""
 
+import dataclasses
 import functools
 import inspect
 
@@ -106,6 +107,13 @@ def hyperparam_factory(problem, method):
 def types(tree):
     """Shape, dtype, weak type and sharding of every leaf."""
     return jax.tree.map(jax.typeof, tree)
+
+
+def with_smoothness(method, smoothness):
+    """The row with the objective's smoothness as default, where the method wants to know it."""
+    if "smoothness" not in method.hyperparams:
+        return method
+    return dataclasses.replace(method, defaults={**method.defaults, "smoothness": smoothness})
 
 
 def calls_oracles(method):
