@@ -11,6 +11,7 @@ from stochopt import (
     model_building,
     orthogonal,
     proximal,
+    sliding,
 )
 from stochopt.bilevel import (
     amigo,
@@ -41,6 +42,7 @@ from stochopt.compositional import (
 )
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
+from stochopt.sliding import gradient_sliding, restart_free_sliding, stochastic_gradient_sliding
 
 __version__ = "0.1.0"
 
@@ -77,6 +79,10 @@ __all__ = [
     "bsvrb_v1",
     "bsvrb_v2",
     "rsvrb",
+    # An expensive smooth part and a cheap nonsmooth one
+    "gradient_sliding",
+    "stochastic_gradient_sliding",
+    "restart_free_sliding",
     # Families
     "bilevel",
     "compositional",
@@ -84,4 +90,5 @@ __all__ = [
     "model_building",
     "orthogonal",
     "proximal",
+    "sliding",
 ]

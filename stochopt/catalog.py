@@ -31,6 +31,7 @@ from stochopt.claims import (
     gradient_descent,
     model_building,
     orthogonal,
+    sliding,
 )
 from stochopt.compositional import (
     asc_pg,
@@ -48,6 +49,12 @@ from stochopt.compositional import (
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
 from stochopt.problems import ORACLES, Problem
+from stochopt.sliding import (
+    gradient_sliding,
+    restart_free_sliding,
+    sliding_eval_params,
+    stochastic_gradient_sliding,
+)
 
 # Factory arguments that a problem supplies, to its fields: the oracles, and what goes with them.
 _FROM_PROBLEM = {
@@ -59,6 +66,7 @@ _FROM_PROBLEM = {
         "num_blocks",
         "num_sampled",
         "num_samples",
+        "prox",
         "sample",
     )
 } | {"num_examples": "num_blocks"}
@@ -184,6 +192,15 @@ _BLOCKS: Estimates = {
     "lower": lambda state: (
         block_variables(optax.tree.get(state, "EstimateBlockwiseState")).lower_params
     )
+}
+
+# Constants of the composite problem, where sliding is raced.
+_COMPOSITE = {"smoothness": 1.0, "subgradient_bound": 1.0}
+_SLIDING: Mapping[str, Any] = {
+    "family": "sliding",
+    "gradient_of": "smooth",
+    "gradient_counter": "num_smooth_gradients",
+    "eval_params": sliding_eval_params,
 }
 
 METHODS = (
@@ -491,6 +508,33 @@ METHODS = (
             **_CORRECTED,
         },
         claims=bilevel.RSVRB,
+    ),
+    Method(
+        name="gradient_sliding",
+        factory=gradient_sliding,
+        summary="smooth plus nonsmooth: many subgradients for each smooth gradient",
+        paper="Lan 2016, arXiv:1406.0919",
+        defaults={**_COMPOSITE, "horizon": 100, "initial_distance": 10.0},
+        claims=sliding.GRADIENT_SLIDING,
+        **_SLIDING,
+    ),
+    Method(
+        name="stochastic_gradient_sliding",
+        factory=stochastic_gradient_sliding,
+        summary="the same with subgradients from samples",
+        paper="Lan 2016, arXiv:1406.0919",
+        defaults={**_COMPOSITE, "noise": 0.5, "horizon": 100, "initial_distance": 10.0},
+        claims=sliding.STOCHASTIC_GRADIENT_SLIDING,
+        **_SLIDING,
+    ),
+    Method(
+        name="restart_free_sliding",
+        factory=restart_free_sliding,
+        summary="the same for strongly convex problems, at a linear rate",
+        paper="constants derived here",
+        defaults={**_COMPOSITE, "noise": 0.5, "strong_convexity": 0.005, "initial_gap": 10.0},
+        claims=sliding.RESTART_FREE_SLIDING,
+        **_SLIDING,
     ),
 )
 

@@ -1,5 +1,6 @@
 """Problems for the acceptance suite: every oracle of the vocabulary over any parameter tree."""
 
+import dataclasses
 import functools
 import inspect
 
@@ -9,7 +10,7 @@ import pytest
 
 from stochopt import _tree, catalog
 from stochopt.experiments import gradient_and_extras
-from stochopt.problems import Problem
+from stochopt.problems import ORACLES, Problem
 
 #: Decorator: one test for each of our methods.
 for_each_method = pytest.mark.parametrize("method", catalog.METHODS, ids=lambda m: m.name)
@@ -21,8 +22,8 @@ def tree_problem(make_params, objective=None):
     ``objective(params) -> scalar`` is deterministic; a batch scales it by a number near one. The
     inner value is the objective itself and the outer function the identity; three blocks share it,
     and it is the negative log density of a model whose normalization is constant; half of it is
-    the minimizer of a lower problem, and it parts the views of an example. So all methods minimize
-    the same thing.
+    the minimizer of a lower problem, all of it is smooth, and it parts the views of an example. So
+    all methods minimize the same thing.
     """
     if objective is None:
 
@@ -57,6 +58,9 @@ def tree_problem(make_params, objective=None):
         upper=lambda params, y, batch: 0.5 * loss(params, batch) + scale(batch) * y,
         lower=lambda params, y, batch: scale(batch) * y * (0.5 * y - 0.5 * objective(params)),
         lower_params=jnp.zeros([]),
+        smooth=loss,
+        nonsmooth=lambda params, batch: 0.0 * objective(params),
+        prox=lambda params, step: params,
         num_samples=1,
         sample_indices=lambda batch: (jnp.int32(0), jnp.int32(0)),
         num_blocks=3,
@@ -103,6 +107,18 @@ def hyperparam_factory(problem, method):
 def types(tree):
     """Shape, dtype, weak type and sharding of every leaf."""
     return jax.tree.map(jax.typeof, tree)
+
+
+def with_smoothness(method, smoothness):
+    """The row with the objective's smoothness as default, where the method wants to know it."""
+    if "smoothness" not in method.hyperparams:
+        return method
+    return dataclasses.replace(method, defaults={**method.defaults, "smoothness": smoothness})
+
+
+def calls_oracles(method):
+    """Whether ``update`` does more than turn a gradient into an update: it needs whole params."""
+    return bool(set(method.bound) & set(ORACLES) or required_extras(method))
 
 
 def required_extras(method):

@@ -40,7 +40,8 @@ def gradient_and_extras(
     value_fn = lambda point: oracle(point, batch)
     value, grad = jax.value_and_grad(value_fn)(params)
     grad = optax.tree.conj(grad)  # as optax wants complex gradients; nothing changes for real ones
-    return grad, {"value": value, "grad": grad, "value_fn": value_fn, "batch": batch}
+    extras = {"value": value, "grad": grad, "value_fn": value_fn, "batch": batch}
+    return grad, {**extras, "key": key}
 
 
 def _views(problem: Problem, method: Method, batch: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import optax
 from stochopt._checks import check_range
 from stochopt.model_based.models import (
     LossProx,
-    Prox,
     Residuals,
     prox_linear,
     prox_point,
@@ -14,6 +13,7 @@ from stochopt.model_based.models import (
     truncated,
 )
 from stochopt.model_based.step import model_based_step
+from stochopt.proximal import Prox
 
 
 def prox_subgradient(

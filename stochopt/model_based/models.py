@@ -13,9 +13,8 @@ from stochopt._checks import check_range
 from stochopt._oracles import check_like
 from stochopt.model_based.box import duality_gap, least_absolute_multipliers
 from stochopt.model_based.step import Model, Move, Sample
+from stochopt.proximal import Prox
 
-#: ``prox(params, step) -> params``: the proximal operator of ``step`` times a function.
-Prox = Callable[[Any, Any], Any]
 #: ``loss_prox(params, step, batch) -> params``: that of ``step`` times the loss on a batch.
 LossProx = Callable[[Any, Any, Any], Any]
 #: ``residuals(params, batch) -> c``: numbers whose mean absolute value is the loss.

@@ -24,6 +24,7 @@ from stochopt.problems.problem import ORACLES, Problem
 from stochopt.problems.quadratic_composition import quadratic_composition
 from stochopt.problems.reweighted_logistic import reweighted_logistic
 from stochopt.problems.ridge_hyperparameter import ridge_hyperparameter
+from stochopt.problems.separable_composite import separable_composite
 from stochopt.problems.stacked import stacked
 from stochopt.problems.text import text
 from stochopt.problems.tilted import tilted
@@ -51,6 +52,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "quadratic-composition": quadratic_composition,
     "ridge-hyperparameter": ridge_hyperparameter,
     "robust-contrastive-views": robust_contrastive_views,
+    "separable-composite": separable_composite,
     "text": text,
 }
 
@@ -83,6 +85,7 @@ __all__ = [
     "ridge_hyperparameter",
     "robust_contrastive_views",
     "square_prox",
+    "separable_composite",
     "stacked",
     "text",
     "tilted",

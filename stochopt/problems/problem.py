@@ -19,6 +19,8 @@ ORACLES = (
     "lower",
     "residuals",
     "loss_prox",
+    "smooth",
+    "nonsmooth",
     "log_density",
     "log_noise_density",
     "sample_noise",
@@ -54,6 +56,10 @@ class Problem:
       lower: ``lower(params, lower_params, batch) -> scalar``, strongly convex in ``lower_params``
         in expectation.
       lower_params: a starting point of the lower variable, of one block where there are blocks.
+      smooth: ``smooth(params, batch) -> scalar``, of a composite problem
+        ``smooth + nonsmooth + simple`` the part with a Lipschitz gradient. ``loss`` is the sum.
+      nonsmooth: ``nonsmooth(params, batch) -> scalar``, the part with subgradients only.
+      prox: ``prox(params, step) -> params`` of the simple part.
       num_samples: how many samples each level of a finite-sum bilevel problem averages.
       sample_indices: ``sample_indices(batch) -> (i, j)`` of such a problem: the number of one
         sample below and of one above that a batch holds.
@@ -78,8 +84,13 @@ class Problem:
         minimizer of the expected ``lower``, and ``"adjoint"``, the inverse lower Hessian times the
         gradient of ``upper`` in the lower variable there; and whatever else a method of the
         problem's family estimates. Of a coupled problem, with a leading axis of ``num_blocks``.
-      smoothness: :math:`L`, a Lipschitz constant of the exact gradient.
-      strong_convexity: :math:`\mu` of the objective, or its Polyak-Lojasiewicz constant.
+      smoothness: :math:`L`, a Lipschitz constant of the exact gradient; of a composite problem,
+        of that of its smooth part.
+      strong_convexity: :math:`\mu` of the objective, or its Polyak-Lojasiewicz constant; of a
+        composite problem, that of its simple part.
+      subgradient_bound: :math:`M` with
+        :math:`h(x) \le h(y) + \langle h'(y), x - y \rangle + M \|x - y\|` for the nonsmooth part
+        :math:`h` without noise: twice its Lipschitz constant.
       noise: :math:`\sigma`, the root of :math:`E\|g_\xi(x) - \nabla F(x)\|^2` for the gradient of
         ``loss`` on one batch, where it does not depend on ``params``, or at the optimum.
     """
@@ -99,6 +110,9 @@ class Problem:
     upper: Callable[[Params, Any, Batch], jax.Array] | None = None
     lower: Callable[[Params, Any, Batch], jax.Array] | None = None
     lower_params: Any = None
+    smooth: Callable[[Params, Batch], jax.Array] | None = None
+    nonsmooth: Callable[[Params, Batch], jax.Array] | None = None
+    prox: Callable[[Params, Any], Params] | None = None
     num_samples: int | None = None
     sample_indices: Callable[[Batch], tuple[jax.Array, jax.Array]] | None = None
     num_blocks: int | None = None
@@ -114,6 +128,7 @@ class Problem:
     exact: Mapping[str, Callable[[Params], Any]] = dataclasses.field(default_factory=dict)
     smoothness: float | None = None
     strong_convexity: float | None = None
+    subgradient_bound: float | None = None
     noise: float | None = None
 
     @property

@@ -11,7 +11,7 @@ import optax
 from stochopt.problems.problem import Problem
 
 # Where ``params`` stands among the arguments of the oracles that may carry a term of its own.
-_POSITIONS = {"loss": 0, "outer": 1, "upper": 0}
+_POSITIONS = {"loss": 0, "smooth": 0, "outer": 1, "upper": 0}
 
 
 def tilted(problem: Problem, fraction: float) -> Problem:
@@ -22,14 +22,15 @@ def tilted(problem: Problem, fraction: float) -> Problem:
     that works converges to a point of :math:`\nabla F(x) = -b`, not to the optimum.
 
     Args:
-      problem: with an exact gradient.
+      problem: with an exact gradient, or a subgradient where it is not smooth.
       fraction: of the norm of the exact gradient at ``problem.init(key(0))``.
     """
-    if "gradient" not in problem.exact:
+    gradient = problem.exact.get("gradient", problem.exact.get("subgradient"))
+    if gradient is None:
         raise ValueError(f"problem {problem.name!r} has no exact gradient to take a fraction of.")
     params = problem.init(jax.random.key(0))
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    entry = float(fraction * optax.tree.norm(problem.exact["gradient"](params)) / np.sqrt(size))
+    entry = float(fraction * optax.tree.norm(gradient(params)) / np.sqrt(size))
 
     def tilt(params: Any) -> Any:
         return entry * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params))

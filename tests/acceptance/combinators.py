@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from flax import nnx
 from flax.training import train_state
-from helpers import hyperparam_factory, required_extras, tree_problem
+from helpers import hyperparam_factory, required_extras, tree_problem, with_smoothness
 
 import stochopt
 from stochopt import catalog
@@ -54,6 +54,7 @@ class Setting:
     """A method on a problem, with just the extra arguments that it requires."""
 
     def __init__(self, method):
+        method = with_smoothness(method, 7.0)  # of the objective, at the larger batch
         self.method, self.problem, self.params = (
             method,
             tree_problem(_params, _objective),

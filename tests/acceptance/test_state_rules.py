@@ -23,6 +23,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import (
+    calls_oracles,
     for_each_method,
     hyperparam_factory,
     required_extras,
@@ -168,8 +169,7 @@ def test_inside_masked(method):
     )
     state = masked.init()
     check_arrays_only(state)
-    calls_oracles = method.gradient_of is None or required_extras(method)
-    if calls_oracles:
+    if calls_oracles(method):
         with pytest.raises(TypeError, match=r"optax\.masked"):
             masked.step(masked.params, state, masked.batch)
     else:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import for_each_method, make_step, tree_problem
+from helpers import for_each_method, make_step, tree_problem, with_smoothness
 
 from stochopt import catalog, problems
 from stochopt.experiments import Program, Run, run
@@ -38,6 +38,7 @@ def plain_loop(problem, method, key, num_steps, num_seeds, **hyperparams):
 @for_each_method
 def test_the_runner_equals_a_plain_loop(method):
     problem, key = vector_problem(), jax.random.key(3)
+    method = with_smoothness(method, 100.0)  # neither unstable nor already at zero
     result = run(problem, method, key=key, num_steps=12, num_seeds=2, record_every=5)
     finals = plain_loop(problem, method, key, 12, 2)
     expected = [problem.metrics(params)["objective"] for params in finals]

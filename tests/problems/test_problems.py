@@ -46,6 +46,9 @@ def precise(name):
 # The contract of every problem.
 
 
+COMPOSITE = tuple(name for name in PROBLEMS if MADE[name].nonsmooth)
+
+
 @each_problem
 def test_name_and_summary(name):
     problem = MADE[name]
@@ -56,6 +59,7 @@ def test_name_and_summary(name):
     assert (problem.inner is None) == (problem.outer is None) == (problem.inner_shape is None)
     assert (problem.num_blocks is None) == (problem.blocks is None)
     assert (problem.num_samples is None) == (problem.sample_indices is None)
+    assert (problem.smooth is None) == (problem.nonsmooth is None) == (problem.prox is None)
     of_density = ("log_density", "log_noise_density", "sample_noise")
     assert problem.missing(of_density) in ([], list(of_density))
 
@@ -261,7 +265,7 @@ def differences(name, steepest):
     return (x - y).reshape(len(x), -1), change.reshape(len(x), -1)
 
 
-@having("smoothness")
+@having("smoothness", but=COMPOSITE)
 def test_smoothness_is_the_least_lipschitz_constant_of_the_gradient(x64, name):
     steps, changes = differences(name, steepest=True)
     ratios = np.linalg.norm(changes, axis=1) / np.linalg.norm(steps, axis=1)
@@ -270,7 +274,7 @@ def test_smoothness_is_the_least_lipschitz_constant_of_the_gradient(x64, name):
     assert ratios.max() >= 0.9 * smoothness
 
 
-@having("strong_convexity", but=("polyak-lojasiewicz",))
+@having("strong_convexity", but=("polyak-lojasiewicz", *COMPOSITE))
 def test_strong_convexity_bounds_the_curvature_from_below(x64, name):
     steps, changes = differences(name, steepest=False)
     ratios = np.sum(changes * steps, axis=1) / np.sum(steps**2, axis=1)
