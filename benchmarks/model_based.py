@@ -17,13 +17,13 @@ import numpy as np
 import optax
 from matplotlib import pyplot as plt
 
-from stochopt import (
+from stochopt.experiments import plots
+from stochopt.model_based import (
     prox_subgradient,
     stochastic_prox_linear,
     stochastic_prox_point,
     truncated_model,
 )
-from stochopt.experiments import plots
 from stochopt.problems import phase_retrieval
 
 SIZES = ((10, 30), (50, 150), (100, 300))

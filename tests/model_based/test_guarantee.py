@@ -9,7 +9,7 @@ import optax
 import pytest
 import scipy.optimize
 
-from stochopt import (
+from stochopt.model_based import (
     prox_subgradient,
     stochastic_prox_linear,
     stochastic_prox_point,

@@ -6,14 +6,14 @@ import numpy as np
 import optax
 import pytest
 
-from stochopt import (
+from stochopt.compositional import proximal_step
+from stochopt.model_based import (
+    iterated_prox,
     prox_subgradient,
     stochastic_prox_linear,
     stochastic_prox_point,
     truncated_model,
 )
-from stochopt.compositional import proximal_step
-from stochopt.model_based import iterated_prox
 from stochopt.problems import phase_retrieval
 
 RATES = np.array([0.01, 0.3, 20.0])

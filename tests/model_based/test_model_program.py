@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from stochopt import (
+from stochopt.model_based import (
+    iterated_prox,
     prox_subgradient,
     stochastic_prox_linear,
     stochastic_prox_point,
     truncated_model,
 )
-from stochopt.model_based import iterated_prox
 
 
 def residuals(params, batch):

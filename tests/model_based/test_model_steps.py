@@ -7,13 +7,15 @@ import optax
 import pytest
 import scipy.optimize
 
-from stochopt import (
+from stochopt.model_based import (
+    duality_gap,
+    iterated_prox,
+    least_absolute_multipliers,
     prox_subgradient,
     stochastic_prox_linear,
     stochastic_prox_point,
     truncated_model,
 )
-from stochopt.model_based import duality_gap, iterated_prox, least_absolute_multipliers
 from stochopt.problems import phase_retrieval, square_prox
 
 STEPS = (1e-3, 0.03, 1.0, 30.0, 1e3)
