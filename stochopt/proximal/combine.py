@@ -7,7 +7,7 @@ import jax
 import optax
 
 from stochopt._checks import check_range
-from stochopt.proximal.operator import ProximalOperator
+from stochopt.proximal.operator import Prox, ProximalOperator
 from stochopt.proximal.separable import l1, ridge
 
 
@@ -31,11 +31,16 @@ def plus_ridge(prox: ProximalOperator, weight: Any) -> ProximalOperator:
       2014, section 2.2.
     """
     check_range("weight", weight, "[0, inf)")
-    scaled = ridge(weight)
     return ProximalOperator(
-        lambda params, step: prox(scaled(params, step), step / (1 + step * weight)),
-        lambda params: prox.value(params) + scaled.value(params),
+        ridge_added(prox, weight),
+        lambda params: prox.value(params) + ridge(weight).value(params),
     )
+
+
+def ridge_added(prox: Prox, weight: Any) -> Prox:
+    """The operator of :func:`plus_ridge`, of a function whose value need not be known."""
+    scaled = ridge(weight)
+    return lambda params, step: prox(scaled(params, step), step / (1 + step * weight))
 
 
 def elastic_net(weight: Any, ridge_weight: Any) -> ProximalOperator:

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from stochopt import _tree
 from stochopt._checks import check_range
 from stochopt._oracles import check_shapes
-from stochopt.proximal import Prox
+from stochopt.proximal import Prox, zero
+from stochopt.proximal.combine import ridge_added
 
 
 class Geometry(NamedTuple):
@@ -126,14 +126,9 @@ def shift_strong_convexity(
     check_range("strong_convexity", strong_convexity, "(0, inf)")
     check_range("smoothness", smoothness, f"[{float(strong_convexity)}, inf)")
 
-    def shifted(params: Any, step: Any) -> Any:
-        shrink = jnp.asarray(1 / (1 + strong_convexity * step))
-        target = jax.tree.map(lambda x: _tree.scale(shrink, x), params)
-        return target if prox is None else prox(target, step * shrink)
-
     return ShiftedStrongConvexity(
         gradient=optax.add_decayed_weights(-strong_convexity),
-        prox=shifted,
+        prox=ridge_added(zero() if prox is None else prox, strong_convexity),
         smoothness=max(smoothness - strong_convexity, strong_convexity),
     )
 
