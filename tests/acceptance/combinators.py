@@ -83,6 +83,11 @@ class Setting:
             path.append(params)
         return path
 
+    @functools.cached_property
+    def alone(self):
+        """The path of the method itself on the two batches, which most combinators must keep."""
+        return self.steps(self.optimizer, self.batches)
+
 
 def _equal(a, b):
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -95,15 +100,14 @@ def _expect(condition, otherwise):
 
 
 def plain_loop(s):
-    path = s.steps(s.optimizer, s.batches)
-    before, after = _objective(path[0]), _objective(path[-1])
+    before, after = _objective(s.alone[0]), _objective(s.alone[-1])
     _expect(after < before, "the objective does not fall")
 
 
 def chain(s):
     """Something stands behind the method and changes its update."""
     half = s.steps(optax.chain(s.optimizer, optax.scale(0.5)), s.batches[:1])[-1]
-    full = s.steps(s.optimizer, s.batches[:1])[-1]
+    full = s.alone[1]
     expected = jax.tree.map(lambda x, y: (x + y) / 2, s.params, full)
     _expect(_equal(half, expected), "what stands behind it does not see the whole update")
 
@@ -112,7 +116,7 @@ def masked(s):
     """The matrix is the method's; the vector's gradient passes through."""
     after = s.steps(optax.masked(s.optimizer, {"matrix": True, "vector": False}), s.batches)[-1]
     _expect(
-        _equal(after["matrix"], s.steps(s.optimizer, s.batches)[-1]["matrix"]),
+        _equal(after["matrix"], s.alone[-1]["matrix"]),
         "the numbers differ from those of the method alone",
     )
 
@@ -123,7 +127,7 @@ def partition(s):
     optimizer = optax.partition({"method": s.optimizer, "sgd": optax.sgd(0.1)}, labels)
     after = s.steps(optimizer, s.batches)[-1]
     _expect(
-        _equal(after["matrix"], s.steps(s.optimizer, s.batches)[-1]["matrix"]),
+        _equal(after["matrix"], s.alone[-1]["matrix"]),
         "the numbers differ from those of the method alone",
     )
 
@@ -142,14 +146,14 @@ def inject_hyperparams(s):
     factory = hyperparam_factory(s.problem, s.method)
     static = [n for n, value in s.method.hyperparams.items() if not isinstance(value, float)]
     injected = optax.inject_hyperparams(factory, static_args=static)()
-    same = _equal(s.steps(injected, s.batches)[-1], s.steps(s.optimizer, s.batches)[-1])
+    same = _equal(s.steps(injected, s.batches)[-1], s.alone[-1])
     _expect(same, "the numbers differ from those of the method alone")
 
 
 def apply_if_finite(s):
     """A batch that makes the objective NaN must move nothing."""
     guarded = optax.apply_if_finite(s.optimizer, max_consecutive_errors=2)
-    same = _equal(s.steps(guarded, s.batches)[-1], s.steps(s.optimizer, s.batches)[-1])
+    same = _equal(s.steps(guarded, s.batches)[-1], s.alone[-1])
     _expect(same, "the numbers differ from those of the method alone")
     after = s.steps(guarded, [jnp.float32(jnp.nan)])[-1]
     _expect(_equal(after, s.params), "it checks the incoming updates, which the method ignores")
@@ -169,7 +173,7 @@ def nnx_optimizer(s):
         optimizer.update(model, grad, **extras)
     after = {"matrix": model.matrix[...], "vector": model.vector[...]}
     _expect(
-        _equal(after, s.steps(s.optimizer, s.batches)[-1]),
+        _equal(after, s.alone[-1]),
         "the numbers differ from those of the method alone",
     )
 
@@ -181,7 +185,7 @@ def flax_train_state(s):
         grad, _ = s.gradient_and_extras(state.params, batch)
         state = state.apply_gradients(grads=grad)
     _expect(
-        _equal(state.params, s.steps(s.optimizer, s.batches)[-1]),
+        _equal(state.params, s.alone[-1]),
         "the numbers differ from those of the method alone",
     )
 
