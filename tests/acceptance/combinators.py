@@ -68,18 +68,18 @@ class Setting:
         grad, extras = gradient_and_extras(self.problem, self.method, params, batch)
         return grad, {name: extras[name] for name in self.required}
 
-    def steps(self, optimizer, batches, change=lambda grad: grad):
-        """Parameters before, between and after compiled updates with the ``batches``."""
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def step(self, optimizer, params, state, batch):
+        """A compiled update, the same program for the same optimizer."""
+        grad, extras = self.gradient_and_extras(params, batch)
+        updates, state = optimizer.update(grad, state, params, **extras)
+        return optax.apply_updates(params, updates), state
 
-        @jax.jit
-        def step(params, state, batch):
-            grad, extras = self.gradient_and_extras(params, batch)
-            updates, state = optimizer.update(change(grad), state, params, **extras)
-            return optax.apply_updates(params, updates), state
-
+    def steps(self, optimizer, batches):
+        """Parameters before, between and after updates with the ``batches``."""
         path, state = [self.params], optimizer.init(self.params)
         for batch in batches:
-            params, state = step(path[-1], state, batch)
+            params, state = self.step(optimizer, path[-1], state, batch)
             path.append(params)
         return path
 
