@@ -97,7 +97,7 @@ ACCELERATED_SLIDING = (
     _sliding(
         setting="two smooth parts, convex; exact gradients",
         theorem="constants derived in its documentation",
-        problem=stiff_composite,
+        problem=functools.partial(stiff_composite, noise=0.0),
         constants=_accelerated,
         exponent=2.0,
     ),

@@ -8,7 +8,7 @@ import pytest
 from stochopt.problems import stiff_composite
 
 PROBLEM = stiff_composite(dimension=9, condition=20, stiffness=30, seed=3)
-NOTHING = np.zeros(0)
+NOTHING = np.zeros(9)
 
 
 def hessian(oracle):
@@ -51,7 +51,7 @@ def test_gap_is_the_excess_of_the_loss(x64):
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("dimension", 0), ("condition", 0.5), ("stiffness", 0), ("stiffness", -1)],
+    [("dimension", 0), ("condition", 0.5), ("stiffness", 0), ("stiffness", -1), ("noise", -1)],
 )
 def test_bad_arguments_are_named(argument, value):
     with pytest.raises(ValueError, match=f"^{argument} must "):

@@ -36,7 +36,7 @@ def run(problem, optimizer, num_steps, dtype=np.float64, noise=lambda k: 0.0):
 
     def step(carry, k):
         x, state = carry
-        g = jax.grad(problem.smooth)(x, None) + noise(k)
+        g = jax.grad(problem.smooth)(x, 0 * x) + noise(k)
         updates, state = optimizer.update(g, state, x)
         gap = problem.metrics(state.averaged_point.astype(np.float64))["gap"]
         return (optax.apply_updates(x, updates), state), (gap, state.num_cheap_gradients)
