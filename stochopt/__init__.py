@@ -42,7 +42,13 @@ from stochopt.compositional import (
 )
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
-from stochopt.sliding import gradient_sliding, restart_free_sliding, stochastic_gradient_sliding
+from stochopt.sliding import (
+    accelerated_sliding,
+    gradient_sliding,
+    restart_free_accelerated_sliding,
+    restart_free_sliding,
+    stochastic_gradient_sliding,
+)
 
 __version__ = "0.1.0"
 
@@ -79,10 +85,12 @@ __all__ = [
     "bsvrb_v1",
     "bsvrb_v2",
     "rsvrb",
-    # An expensive smooth part and a cheap nonsmooth one
+    # An expensive smooth part and a cheap one
     "gradient_sliding",
     "stochastic_gradient_sliding",
     "restart_free_sliding",
+    "accelerated_sliding",
+    "restart_free_accelerated_sliding",
     # Families
     "bilevel",
     "compositional",

@@ -50,7 +50,9 @@ from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
 from stochopt.problems import ORACLES, Problem
 from stochopt.sliding import (
+    accelerated_sliding,
     gradient_sliding,
+    restart_free_accelerated_sliding,
     restart_free_sliding,
     sliding_eval_params,
     stochastic_gradient_sliding,
@@ -196,6 +198,7 @@ _BLOCKS: Estimates = {
 
 # Constants of the composite problem, where sliding is raced.
 _COMPOSITE = {"smoothness": 1.0, "subgradient_bound": 1.0}
+_SADDLE = {"smoothness": 1.0, "operator_norm": 0.05}
 _SLIDING: Mapping[str, Any] = {
     "family": "sliding",
     "gradient_of": "smooth",
@@ -534,6 +537,24 @@ METHODS = (
         paper="constants derived here",
         defaults={**_COMPOSITE, "noise": 0.5, "strong_convexity": 0.005, "initial_gap": 10.0},
         claims=sliding.RESTART_FREE_SLIDING,
+        **_SLIDING,
+    ),
+    Method(
+        name="accelerated_sliding",
+        factory=accelerated_sliding,
+        summary="two smooth parts: an accelerated inner loop for each smooth gradient",
+        paper="Lan, Ouyang 2016, arXiv:1609.04905; constants derived here",
+        defaults={"smoothness": 1.0, "cheap_smoothness": 100.0},
+        claims=sliding.ACCELERATED_SLIDING,
+        **_SLIDING,
+    ),
+    Method(
+        name="restart_free_accelerated_sliding",
+        factory=restart_free_accelerated_sliding,
+        summary="a norm of a linear map, smoothed less and less, at a linear rate",
+        paper="constants derived here",
+        defaults={**_SADDLE, "strong_convexity": 0.005, "initial_gap": 10.0},
+        claims=sliding.RESTART_FREE_ACCELERATED_SLIDING,
         **_SLIDING,
     ),
 )

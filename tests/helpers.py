@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from stochopt import _tree, catalog
+from stochopt import _tree, catalog, proximal
 from stochopt.experiments import gradient_and_extras
 from stochopt.problems import ORACLES, Problem
 
@@ -60,6 +60,9 @@ def tree_problem(make_params, objective=None):
         lower_params=jnp.zeros([]),
         smooth=loss,
         nonsmooth=lambda params, batch: 0.0 * objective(params),
+        cheap=lambda params, batch: 0.0 * objective(params),
+        operator=lambda params: 0.0 * objective(params),
+        dual=proximal.dual_of_l1(1),
         prox=lambda params, step: params,
         num_samples=1,
         sample_indices=lambda batch: (jnp.int32(0), jnp.int32(0)),

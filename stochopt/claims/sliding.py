@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from stochopt.claims.claim import Claim, Control, powers_of_two
-from stochopt.problems import separable_composite
+from stochopt.problems import separable_composite, stiff_composite
 
 _LAN = "Lan 2016, arXiv:1406.0919"
 _easier = functools.partial(separable_composite, condition=10.0, weight=0.02)
@@ -38,6 +38,21 @@ def _restart_free(horizon: Any) -> Mapping[str, Any]:
         "strong_convexity": 0.005,
         "initial_gap": _GAP,
         "noise": 0.5,
+    }
+
+
+def _accelerated(horizon: Any) -> Mapping[str, Any]:
+    del horizon  # any length
+    return {"smoothness": 1.0, "cheap_smoothness": 100.0}
+
+
+def _restart_free_accelerated(horizon: Any) -> Mapping[str, Any]:
+    del horizon  # any length
+    return {
+        "smoothness": 1.0,
+        "strong_convexity": 0.005,
+        "operator_norm": 0.05,
+        "initial_gap": _GAP,
     }
 
 
@@ -76,5 +91,24 @@ RESTART_FREE_SLIDING = (
         constants=_restart_free,
         exponent=1.0,  # it is linear, faster than any power
         horizons=(16, 32, 64, 128, 192, 256, 320),
+    ),
+)
+ACCELERATED_SLIDING = (
+    _sliding(
+        setting="two smooth parts, convex; exact gradients",
+        theorem="constants derived in its documentation",
+        problem=functools.partial(stiff_composite, noise=0.0),
+        constants=_accelerated,
+        exponent=2.0,
+    ),
+)
+RESTART_FREE_ACCELERATED_SLIDING = (
+    _sliding(
+        setting="smooth plus a norm of a linear map, strongly convex; exact gradients",
+        theorem="constants derived in its documentation",
+        problem=functools.partial(separable_composite, noise=0.0),
+        constants=_restart_free_accelerated,
+        exponent=1.0,  # it is linear, faster than any power
+        horizons=(16, 32, 64, 128, 256, 384, 512),
     ),
 )

@@ -26,6 +26,7 @@ from stochopt.problems.reweighted_logistic import reweighted_logistic
 from stochopt.problems.ridge_hyperparameter import ridge_hyperparameter
 from stochopt.problems.separable_composite import separable_composite
 from stochopt.problems.stacked import stacked
+from stochopt.problems.stiff_composite import stiff_composite
 from stochopt.problems.text import text
 from stochopt.problems.tilted import tilted
 
@@ -53,6 +54,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "ridge-hyperparameter": ridge_hyperparameter,
     "robust-contrastive-views": robust_contrastive_views,
     "separable-composite": separable_composite,
+    "stiff-composite": stiff_composite,
     "text": text,
 }
 
@@ -88,5 +90,6 @@ __all__ = [
     "square_prox",
     "stacked",
     "text",
+    "stiff_composite",
     "tilted",
 ]

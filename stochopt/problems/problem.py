@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from stochopt.proximal import DualMap
+
 Params = Any
 Batch = Any
 
@@ -21,6 +23,9 @@ ORACLES = (
     "loss_prox",
     "smooth",
     "nonsmooth",
+    "cheap",
+    "operator",
+    "dual",
     "log_density",
     "log_noise_density",
     "sample_noise",
@@ -59,6 +64,11 @@ class Problem:
       smooth: ``smooth(params, batch) -> scalar``, of a composite problem
         ``smooth + nonsmooth + simple`` the part with a Lipschitz gradient. ``loss`` is the sum.
       nonsmooth: ``nonsmooth(params, batch) -> scalar``, the part with subgradients only.
+      cheap: ``cheap(params, batch) -> scalar``, of a composite problem ``smooth + cheap + simple``
+        the part with a smooth gradient of its own.
+      operator: ``operator(params) -> values``, affine, where the nonsmooth part is a function of
+        its values, up to noise.
+      dual: ``dual(values, smoothing) -> y``, the dual map of that function.
       prox: ``prox(params, step) -> params`` of the simple part.
       num_samples: how many samples each level of a finite-sum bilevel problem averages.
       sample_indices: ``sample_indices(batch) -> (i, j)`` of such a problem: the number of one
@@ -89,6 +99,8 @@ class Problem:
         of that of its smooth part.
       strong_convexity: :math:`\mu` of the objective, or its Polyak-Lojasiewicz constant; of a
         composite problem, that of its simple part.
+      cheap_smoothness: that of the gradient of ``cheap``.
+      operator_norm: of ``operator``, in the norms of the dual map.
       subgradient_bound: :math:`M` with
         :math:`h(x) \le h(y) + \langle h'(y), x - y \rangle + M \|x - y\|` for the nonsmooth part
         :math:`h` without noise: twice its Lipschitz constant.
@@ -113,6 +125,9 @@ class Problem:
     lower_params: Any = None
     smooth: Callable[[Params, Batch], jax.Array] | None = None
     nonsmooth: Callable[[Params, Batch], jax.Array] | None = None
+    cheap: Callable[[Params, Batch], jax.Array] | None = None
+    operator: Callable[[Params], Any] | None = None
+    dual: DualMap | None = None
     prox: Callable[[Params, Any], Params] | None = None
     num_samples: int | None = None
     sample_indices: Callable[[Batch], tuple[jax.Array, jax.Array]] | None = None
@@ -129,6 +144,8 @@ class Problem:
     exact: Mapping[str, Callable[[Params], Any]] = dataclasses.field(default_factory=dict)
     smoothness: float | None = None
     strong_convexity: float | None = None
+    cheap_smoothness: float | None = None
+    operator_norm: float | None = None
     subgradient_bound: float | None = None
     noise: float | None = None
 

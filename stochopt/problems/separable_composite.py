@@ -6,6 +6,7 @@ import numpy as np
 
 from stochopt._checks import check_count, check_range
 from stochopt.problems.problem import Problem
+from stochopt.proximal import dual_of_l1
 
 
 def separable_composite(
@@ -26,7 +27,9 @@ def separable_composite(
 
     with :math:`\lambda` geometric between :math:`10^{-3}` and :math:`L = 1`, random :math:`a`, and
     :math:`c` random in half of its entries and zero in the others; from :math:`x = 0`. The
-    proximal operator is that of the ridge. In closed form
+    proximal operator is that of the ridge. Without noise the nonsmooth part is
+    :math:`\max_{\|y\|_\infty \le 1} \langle w (x - c), y \rangle`, which gives the operator and its
+    dual map. In closed form
 
     .. math:: x^*_i = c_i + S\left( \frac{\lambda_i a_i}{\lambda_i + \mu} - c_i,
        \frac{w}{\lambda_i + \mu} \right), \qquad S(v, t) = \mathrm{sign}(v) \max(|v| - t, 0) .
@@ -86,11 +89,14 @@ def separable_composite(
         loss=loss,
         smooth=smooth,
         nonsmooth=nonsmooth,
+        operator=lambda params: weight * (params - kink),
+        dual=dual_of_l1(dimension),
         prox=lambda params, step: params / (1 + ridge * step),
         optimum=optimum,
         exact={"subgradient": jax.grad(lambda params: loss(params, jnp.zeros(dimension)))},
         smoothness=smoothness,
         strong_convexity=ridge,
+        operator_norm=weight,
         subgradient_bound=2 * weight * float(np.sqrt(dimension)),
         noise=noise,
     )

@@ -1,6 +1,7 @@
 """Proximal operators of penalties and sets, each of which knows the value of its penalty."""
 
 from stochopt.proximal.combine import elastic_net, partition, plus_ridge
+from stochopt.proximal.dual import DualMap, dual_of_group_norms, dual_of_l1, dual_of_max
 from stochopt.proximal.nonconvex import mcp, scad
 from stochopt.proximal.norms import group_lasso, l2
 from stochopt.proximal.nuclear import nuclear_norm
@@ -30,4 +31,9 @@ __all__ = [
     # Combinations
     "plus_ridge",
     "partition",
+    # Maxima over dual variables, smoothed
+    "DualMap",
+    "dual_of_l1",
+    "dual_of_group_norms",
+    "dual_of_max",
 ]

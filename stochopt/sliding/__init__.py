@@ -1,5 +1,18 @@
-"""Smooth plus nonsmooth, each at its own price: many subgradients for each smooth gradient."""
+"""An expensive smooth part and a cheap one, each at its own price."""
 
+from stochopt.sliding.accelerated import (
+    AcceleratedSlidingState,
+    saddle_gradient,
+    slide_accelerated,
+)
+from stochopt.sliding.accelerated_policies import (
+    AcceleratedPolicy,
+    accelerated,
+    accelerated_lan_ouyang,
+    restart_free_accelerated,
+    restart_free_smoothed,
+    restart_free_smoothed_minibatch,
+)
 from stochopt.sliding.geometry import (
     Geometry,
     ShiftedStrongConvexity,
@@ -9,7 +22,9 @@ from stochopt.sliding.geometry import (
 )
 from stochopt.sliding.gradient_sliding import SlidingState, slide, sliding_eval_params
 from stochopt.sliding.methods import (
+    accelerated_sliding,
     gradient_sliding,
+    restart_free_accelerated_sliding,
     restart_free_sliding,
     stochastic_gradient_sliding,
 )
@@ -28,9 +43,14 @@ __all__ = [
     "gradient_sliding",
     "stochastic_gradient_sliding",
     "restart_free_sliding",
-    # The transformation behind them
+    "accelerated_sliding",
+    "restart_free_accelerated_sliding",
+    # The transformations behind them
     "slide",
+    "slide_accelerated",
+    "saddle_gradient",
     "SlidingState",
+    "AcceleratedSlidingState",
     "sliding_eval_params",
     # Policies
     "SlidingPolicy",
@@ -40,6 +60,13 @@ __all__ = [
     "restart_free",
     "restart_free_minibatch",
     "restart_free_from_distance",
+    # Policies with an accelerated inner loop
+    "AcceleratedPolicy",
+    "accelerated",
+    "accelerated_lan_ouyang",
+    "restart_free_accelerated",
+    "restart_free_smoothed",
+    "restart_free_smoothed_minibatch",
     # Geometry
     "Geometry",
     "euclidean",

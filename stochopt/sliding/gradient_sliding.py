@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from stochopt import _tree
-from stochopt._checks import check_count, check_range, require_params, require_whole_tree
+from stochopt._checks import check_count, check_range
 from stochopt._oracles import check_shapes
+from stochopt.sliding._outer import add, check_arguments, initial_points, outer_step
 from stochopt.sliding.geometry import Geometry, euclidean
 from stochopt.sliding.policies import SlidingPolicy
 
@@ -104,10 +105,8 @@ def slide(
     geometry = euclidean() if geometry is None else geometry
 
     def init_fn(params: optax.Params) -> SlidingState:
-        # The first update writes the points, so leaves may be abstract: zeros do.
         zero = lambda: jnp.zeros([], jnp.int32)
-        points = (_tree.zeros_at_least_float32(params) for _ in range(2))
-        return SlidingState(zero(), *points, *(zero() for _ in range(5)))
+        return SlidingState(zero(), *initial_points(params), *(zero() for _ in range(5)))
 
     def update_fn(
         updates: optax.Updates,
@@ -119,17 +118,13 @@ def slide(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SlidingState]:
         del extra_args
-        require_params("slide", params)
-        require_whole_tree("slide", params)
-        if updates is None:
-            raise TypeError("slide: updates must be the gradient of the smooth part at params.")
+        check_arguments("slide", updates, params)
         if key is None:
             key = jax.random.fold_in(jax.random.key(seed), state.count)
 
         dtype = _tree.scalar_dtype(*jax.tree.leaves(params))
         number = (state.count + 1).astype(dtype)
         at = lambda sequence, k: jnp.asarray(sequence(k), dtype)
-        mixing, beta = at(policy.mixing, number), at(policy.prox_weight, number)
         wanted = at(policy.inner_length, number)
         length = jnp.minimum(wanted, max_inner).astype(jnp.int32)
         noise = 0.0 if policy.noise is None else policy.noise
@@ -141,36 +136,30 @@ def slide(
             check_shapes("subgradient", value, params, "params")
             return optax.tree.cast_like(value, point)
 
-        first = state.count == 0
-        start = lambda old: jax.tree.map(
-            lambda x, y: jnp.where(first, x.astype(y.dtype), y), params, old
+        def inner(gradient: Any, center: Any, before: Any) -> tuple[Any, Any, jax.Array]:
+            del before
+            beta = at(policy.prox_weight, number)
+            mu = jnp.asarray(policy.strong_convexity, dtype)
+            return _inner_loop(geometry, slope, gradient, center, beta, mu, length, limit)
+
+        moved = outer_step(
+            inner,
+            at(policy.mixing, number),
+            at(policy.mixing, number + 1),
+            updates,
+            state,
+            params,
+            policy.restart(number + 1),
         )
-        center, before = start(state.prox_center), start(state.averaged_point)
-        gradient = optax.tree.cast_like(updates, center)
-        center, average, num_large = _inner_loop(
-            geometry,
-            slope,
-            gradient,
-            center,
-            beta,
-            jnp.asarray(policy.strong_convexity, dtype),
-            length,
-            limit,
-        )
-        average = _between(before, average, mixing)
-        restart = policy.restart(number + 1)
-        center = jax.tree.map(lambda x, y: jnp.where(restart, y, x), center, average)
-        query = _between(average, center, at(policy.mixing, number + 1))
-        move = jax.tree.map(lambda new, old: new - old.astype(new.dtype), query, params)
-        return optax.tree.cast_like(move, params), SlidingState(
+        return moved.updates, SlidingState(
             count=optax.safe_increment(state.count),
-            prox_center=center,
-            averaged_point=average,
+            prox_center=moved.prox_center,
+            averaged_point=moved.averaged_point,
             num_smooth_gradients=optax.safe_increment(state.num_smooth_gradients),
-            num_subgradients=_add(state.num_subgradients, length),
-            num_prox=_add(state.num_prox, length),
-            num_truncated=_add(state.num_truncated, (wanted > max_inner).astype(jnp.int32)),
-            num_large_subgradients=_add(state.num_large_subgradients, num_large),
+            num_subgradients=add(state.num_subgradients, length),
+            num_prox=add(state.num_prox, length),
+            num_truncated=add(state.num_truncated, (wanted > max_inner).astype(jnp.int32)),
+            num_large_subgradients=add(state.num_large_subgradients, moved.counts),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -182,19 +171,17 @@ def sliding_eval_params(state: optax.OptState, params: optax.Params) -> optax.Pa
     Before the first update these are the ``params``.
 
     Args:
-      state: of :func:`slide` or a chain with it.
+      state: of :func:`slide` or :func:`slide_accelerated`, or a chain with it.
       params: what the loop holds, the query point; gives the dtypes.
 
     Raises:
       ValueError: no sliding transformation has made this state.
     """
-    found = optax.tree.get(state, "SlidingState")
-    if found is None:
+    averaged = optax.tree.get(state, "averaged_point")
+    count = optax.tree.get(state, "num_smooth_gradients")
+    if count is None:
         raise ValueError("sliding_eval_params needs the state of a sliding transformation.")
-    started = found.count > 0
-    return jax.tree.map(
-        lambda x, y: jnp.where(started, y.astype(x.dtype), x), params, found.averaged_point
-    )
+    return jax.tree.map(lambda x, y: jnp.where(count > 0, y.astype(x.dtype), x), params, averaged)
 
 
 def _inner_loop(
@@ -233,14 +220,3 @@ def _inner_loop(
     start = (center, center, optax.tree.zeros_like(center), jnp.zeros([], jnp.int32))
     point, average, _, num_large = jax.lax.fori_loop(1, length + 1, step, start)
     return point, average, num_large
-
-
-def _between(a: Any, b: Any, weight: jax.Array) -> Any:
-    """``(1 - weight) a + weight b`` for each leaf."""
-    return jax.tree.map(lambda x, y: x + weight.astype(x.dtype) * (y - x), a, b)
-
-
-def _add(count: jax.Array, number: jax.Array) -> jax.Array:
-    """A counter that stays at its maximum."""
-    room = jnp.iinfo(count.dtype).max - count
-    return count + jnp.minimum(number, room)

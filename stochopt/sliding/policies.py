@@ -109,7 +109,7 @@ def fixed_horizon(
     return SlidingPolicy(
         mixing=lambda k: 2 / (k + 1),
         prox_weight=lambda k: 2 * smoothness / k,
-        inner_length=lambda k: _whole(error / (6 * v) * horizon * (k / smoothness) ** 2),
+        inner_length=lambda k: whole(error / (6 * v) * horizon * (k / smoothness) ** 2),
         subgradient_bound=subgradient_bound,
         noise=noise,
         bound=lambda k: 6 * smoothness * v / (k * (k + 1)) * (1 + k / horizon),
@@ -144,7 +144,7 @@ def any_time(
     v = 0.5 * diameter**2
 
     def length(k: Any) -> jax.Array:
-        return _whole(2 * error / (27 * v * smoothness**2) * (k + 1) ** 3)
+        return whole(2 * error / (27 * v * smoothness**2) * (k + 1) ** 3)
 
     def prox_weight(k: Any) -> jax.Array:
         t = length(k)
@@ -192,7 +192,7 @@ def multi_phase(
       Lan, `Gradient sliding for composite optimization <https://arxiv.org/abs/1406.0919>`_, 2016
     """
     error = _inner_error(smoothness, subgradient_bound, noise)
-    _check_strong_convexity(strong_convexity, smoothness)
+    check_strong_convexity(strong_convexity, smoothness)
     check_range("initial_gap", initial_gap, "(0, inf)")
 
     def position(k: Any) -> tuple[jax.Array, Any, Any]:
@@ -207,7 +207,7 @@ def multi_phase(
 
     def length(k: Any) -> jax.Array:
         phase_length, j, v = position(k)
-        return _whole(error / (8 * v) * phase_length * (j / smoothness) ** 2)
+        return whole(error / (8 * v) * phase_length * (j / smoothness) ** 2)
 
     def bound(k: Any) -> Any:
         phase_length, j, v = position(k)
@@ -264,7 +264,7 @@ def restart_free(
       derived here.
     """
     error = _inner_error(smoothness, subgradient_bound, noise)
-    _check_strong_convexity(strong_convexity, smoothness)
+    check_strong_convexity(strong_convexity, smoothness)
     check_range("initial_gap", initial_gap, "(0, inf)")
     mixing = lambda: _constant_mixing(strong_convexity / smoothness)
 
@@ -273,7 +273,7 @@ def restart_free(
 
     def length(k: Any) -> jax.Array:
         modulus = smoothness * mixing() + strong_convexity
-        return _whole(2 * error / (modulus * target(k)))
+        return whole(2 * error / (modulus * target(k)))
 
     return SlidingPolicy(
         mixing=lambda k: mixing(),
@@ -319,7 +319,7 @@ def restart_free_minibatch(
       noise: :math:`\sigma` of a stochastic subgradient; ``None`` for exact ones.
     """
     error = _inner_error(smoothness, subgradient_bound, noise)
-    _check_strong_convexity(strong_convexity, smoothness)
+    check_strong_convexity(strong_convexity, smoothness)
     check_range("initial_gap", initial_gap, "(0, inf)")
     check_range("gradient_noise", gradient_noise, "(0, inf)")
     mixing = lambda: _constant_mixing(strong_convexity / (2 * smoothness))
@@ -329,7 +329,7 @@ def restart_free_minibatch(
 
     def length(k: Any) -> jax.Array:
         modulus = 2 * smoothness * mixing() + strong_convexity
-        return _whole(4 * error / (modulus * target(k)))
+        return whole(4 * error / (modulus * target(k)))
 
     return SlidingPolicy(
         mixing=lambda k: mixing(),
@@ -339,7 +339,7 @@ def restart_free_minibatch(
         noise=noise,
         strong_convexity=strong_convexity,
         bound=target,
-        gradient_batch_size=lambda k: _whole(
+        gradient_batch_size=lambda k: whole(
             2 * gradient_noise**2 / (mixing() * smoothness * target(k))
         ),
     )
@@ -377,7 +377,7 @@ def restart_free_from_distance(
       noise: :math:`\sigma` of a stochastic subgradient; ``None`` for exact ones.
     """
     error = _inner_error(smoothness, subgradient_bound, noise)
-    _check_strong_convexity(strong_convexity, smoothness)
+    check_strong_convexity(strong_convexity, smoothness)
     check_range("initial_distance", initial_distance, "(0, inf)")
     v = 0.5 * initial_distance**2
     late_mixing = lambda: _constant_mixing(strong_convexity / smoothness)
@@ -392,9 +392,9 @@ def restart_free_from_distance(
 
     def length(k: Any) -> jax.Array:
         last = switch()
-        early = _whole(error / (6 * v) * last * (jnp.minimum(k, last) / smoothness) ** 2)
+        early = whole(error / (6 * v) * last * (jnp.minimum(k, last) / smoothness) ** 2)
         modulus = smoothness * late_mixing() + strong_convexity
-        late = _whole(2 * error / (modulus * bound(k)))
+        late = whole(2 * error / (modulus * bound(k)))
         return jnp.where(k <= last, early, jnp.maximum(early, late))
 
     return SlidingPolicy(
@@ -412,7 +412,7 @@ def restart_free_from_distance(
 # traced.
 
 
-def _whole(length: Any) -> jax.Array:
+def whole(length: Any) -> jax.Array:
     """The next whole number, at least one."""
     return jnp.maximum(1, jnp.ceil(length))
 
@@ -432,7 +432,8 @@ def _inner_error(smoothness: Any, subgradient_bound: Any, noise: Any) -> Any:
     return 8 * (subgradient_bound**2 + noise**2)
 
 
-def _check_strong_convexity(strong_convexity: Any, smoothness: Any) -> None:
+def check_strong_convexity(strong_convexity: Any, smoothness: Any) -> None:
+    """Raises ``ValueError`` unless it is positive and at most the smoothness."""
     check_range("strong_convexity", strong_convexity, "(0, inf)")
     traced = any(isinstance(x, jax.core.Tracer) for x in (strong_convexity, smoothness))
     if not traced and strong_convexity > smoothness:

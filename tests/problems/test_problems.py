@@ -46,7 +46,7 @@ def precise(name):
 # The contract of every problem.
 
 
-COMPOSITE = tuple(name for name in PROBLEMS if MADE[name].nonsmooth)
+COMPOSITE = tuple(name for name in PROBLEMS if MADE[name].smooth)
 
 
 @each_problem
@@ -59,7 +59,9 @@ def test_name_and_summary(name):
     assert (problem.inner is None) == (problem.outer is None) == (problem.inner_shape is None)
     assert (problem.num_blocks is None) == (problem.blocks is None)
     assert (problem.num_samples is None) == (problem.sample_indices is None)
-    assert (problem.smooth is None) == (problem.nonsmooth is None) == (problem.prox is None)
+    assert (problem.smooth is None) == (problem.prox is None)
+    assert (problem.smooth is not None) == bool(problem.nonsmooth or problem.cheap)
+    assert (problem.operator is None) == (problem.dual is None)
     of_density = ("log_density", "log_noise_density", "sample_noise")
     assert problem.missing(of_density) in ([], list(of_density))
 

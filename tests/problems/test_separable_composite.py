@@ -64,6 +64,14 @@ def test_subgradient_bound_is_attained_and_twice_the_lipschitz_constant(x64):
     np.testing.assert_allclose(jnp.linalg.norm(slope(far)), PROBLEM.subgradient_bound / 2)
 
 
+def test_the_nonsmooth_part_is_that_of_the_operator_and_the_dual_map(x64):
+    for x in np.random.default_rng(1).standard_normal((5, 12)):
+        values = PROBLEM.operator(jnp.asarray(x))
+        np.testing.assert_allclose(PROBLEM.dual.value(values), PROBLEM.nonsmooth(x, NO_NOISE))
+    matrix = jax.jacobian(PROBLEM.operator)(jnp.zeros(12))
+    np.testing.assert_allclose(np.linalg.norm(matrix, 2), PROBLEM.operator_norm)
+
+
 def test_noise_of_the_subgradient(x64):
     draws = jax.vmap(PROBLEM.sample)(jax.random.split(key(0), 4000))
     slopes = jax.vmap(jax.grad(PROBLEM.nonsmooth), in_axes=(None, 0))(jnp.ones(12), draws)
