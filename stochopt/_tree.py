@@ -93,3 +93,9 @@ def add_scaled(tree: Any, factor: Any, other: Any) -> Any:
         return jnp.asarray(x.astype(wide) + factor * y.astype(wide), x.dtype)
 
     return jax.tree.map(add, tree, other)
+
+
+def saturating_add(count: jax.Array, number: Any) -> jax.Array:
+    """``count + number`` of a counter that stays at its maximum; ``number`` may be a bool."""
+    room = jnp.iinfo(count.dtype).max - count
+    return count + jnp.minimum(jnp.asarray(number, count.dtype), room)

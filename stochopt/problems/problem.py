@@ -21,6 +21,10 @@ ORACLES = (
     "loss_prox",
     "smooth",
     "nonsmooth",
+    "proxy",
+    "predict",
+    "target_loss",
+    "linear_minimizer",
     "log_density",
     "log_noise_density",
     "sample_noise",
@@ -60,6 +64,13 @@ class Problem:
         ``smooth + nonsmooth + simple`` the part with a Lipschitz gradient. ``loss`` is the sum.
       nonsmooth: ``nonsmooth(params, batch) -> scalar``, the part with subgradients only.
       prox: ``prox(params, step) -> params`` of the simple part.
+      proxy: ``proxy(params, batch) -> scalar``, cheap and similar to ``loss``.
+      predict: ``predict(params, batch) -> targets`` of a model whose ``loss`` is ``target_loss`` of
+        its predictions.
+      target_loss: ``target_loss(targets, batch) -> scalar``.
+      linear_minimizer: ``linear_minimizer(slope) -> params`` of a problem on a compact convex set:
+        a point of the set where the linear function is least. ``init`` starts in the set, and
+        ``optimum`` is the minimizer on it.
       num_samples: how many samples each level of a finite-sum bilevel problem averages.
       sample_indices: ``sample_indices(batch) -> (i, j)`` of such a problem: the number of one
         sample below and of one above that a batch holds.
@@ -114,6 +125,10 @@ class Problem:
     smooth: Callable[[Params, Batch], jax.Array] | None = None
     nonsmooth: Callable[[Params, Batch], jax.Array] | None = None
     prox: Callable[[Params, Any], Params] | None = None
+    proxy: Callable[[Params, Batch], jax.Array] | None = None
+    predict: Callable[[Params, Batch], Any] | None = None
+    target_loss: Callable[[Any, Batch], jax.Array] | None = None
+    linear_minimizer: Callable[[Params], Params] | None = None
     num_samples: int | None = None
     sample_indices: Callable[[Batch], tuple[jax.Array, jax.Array]] | None = None
     num_blocks: int | None = None

@@ -1,5 +1,10 @@
 """Smooth plus nonsmooth, each at its own price: many subgradients for each smooth gradient."""
 
+from stochopt.sliding.conditional import (
+    ConditionalSlidingState,
+    conditional_gradient_sliding,
+    conditional_sliding_bound,
+)
 from stochopt.sliding.geometry import (
     Geometry,
     ShiftedStrongConvexity,
@@ -28,10 +33,14 @@ __all__ = [
     "gradient_sliding",
     "stochastic_gradient_sliding",
     "restart_free_sliding",
+    "conditional_gradient_sliding",
     # The transformation behind them
     "slide",
     "SlidingState",
     "sliding_eval_params",
+    # Without a projection
+    "ConditionalSlidingState",
+    "conditional_sliding_bound",
     # Policies
     "SlidingPolicy",
     "fixed_horizon",

@@ -167,10 +167,10 @@ def slide(
             prox_center=center,
             averaged_point=average,
             num_smooth_gradients=optax.safe_increment(state.num_smooth_gradients),
-            num_subgradients=_add(state.num_subgradients, length),
-            num_prox=_add(state.num_prox, length),
-            num_truncated=_add(state.num_truncated, (wanted > max_inner).astype(jnp.int32)),
-            num_large_subgradients=_add(state.num_large_subgradients, num_large),
+            num_subgradients=_tree.saturating_add(state.num_subgradients, length),
+            num_prox=_tree.saturating_add(state.num_prox, length),
+            num_truncated=_tree.saturating_add(state.num_truncated, wanted > max_inner),
+            num_large_subgradients=_tree.saturating_add(state.num_large_subgradients, num_large),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -182,13 +182,15 @@ def sliding_eval_params(state: optax.OptState, params: optax.Params) -> optax.Pa
     Before the first update these are the ``params``.
 
     Args:
-      state: of :func:`slide` or a chain with it.
+      state: of :func:`slide`, of :func:`stochopt.conditional_gradient_sliding`, or of a chain with
+        one of them.
       params: what the loop holds, the query point; gives the dtypes.
 
     Raises:
       ValueError: no sliding transformation has made this state.
     """
-    found = optax.tree.get(state, "SlidingState")
+    names = ("SlidingState", "ConditionalSlidingState")
+    found = next(filter(None, (optax.tree.get(state, name) for name in names)), None)
     if found is None:
         raise ValueError("sliding_eval_params needs the state of a sliding transformation.")
     started = found.count > 0
@@ -238,9 +240,3 @@ def _inner_loop(
 def _between(a: Any, b: Any, weight: jax.Array) -> Any:
     """``(1 - weight) a + weight b`` for each leaf."""
     return jax.tree.map(lambda x, y: x + weight.astype(x.dtype) * (y - x), a, b)
-
-
-def _add(count: jax.Array, number: jax.Array) -> jax.Array:
-    """A counter that stays at its maximum."""
-    room = jnp.iinfo(count.dtype).max - count
-    return count + jnp.minimum(number, room)
