@@ -91,11 +91,11 @@ class Problem:
       levels: named values of ``objective`` worth a line in a picture, such as a predicted limit.
       optimum: a minimizer, where one is known.
       exact: name to ``function(params)``, the noiseless quantities that experiments compare with:
-        ``"gradient"`` of the objective, or ``"subgradient"`` of a composite one; ``"inner"``, the
-        expectation of ``inner``; ``"lower"``, the minimizer of the expected ``lower``, and
-        ``"adjoint"``, the inverse lower Hessian times the gradient of ``upper`` in the lower
-        variable there; and whatever else a method of the problem's family estimates. Of a coupled
-        problem, with a leading axis of ``num_blocks``.
+        ``"gradient"`` of the objective, or ``"subgradient"`` of one that is composite or on a
+        set; ``"inner"``, the expectation of ``inner``; ``"lower"``, the minimizer of the expected
+        ``lower``, and ``"adjoint"``, the inverse lower Hessian times the gradient of ``upper`` in
+        the lower variable there; and whatever else a method of the problem's family estimates. Of a
+        coupled problem, with a leading axis of ``num_blocks``.
       smoothness: :math:`L`, a Lipschitz constant of the exact gradient; of a composite problem,
         of that of its smooth part.
       strong_convexity: :math:`\mu` of the objective, or its Polyak-Lojasiewicz constant; of a

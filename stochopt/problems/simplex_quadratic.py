@@ -1,5 +1,6 @@
 """A separable quadratic on a simplex, solved exactly."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -61,7 +62,7 @@ def simplex_quadratic(
         best = jax.nn.one_hot(jnp.argmin(slope / price), dimension, dtype=slope.dtype)
         return best / price
 
-    return with_additive_noise(
+    problem = with_additive_noise(
         name="simplex-quadratic",
         summary="a quadratic on a simplex, linear minimization only",
         function=gap,
@@ -79,6 +80,8 @@ def simplex_quadratic(
         smoothness=1.0,
         strong_convexity=1 / float(condition),
     )
+    # It does not vanish at the solution, which is on the boundary.
+    return dataclasses.replace(problem, exact={"subgradient": problem.exact["gradient"]})
 
 
 def _nearest(curvature: np.ndarray, target: np.ndarray, price: np.ndarray) -> np.ndarray:
