@@ -7,11 +7,13 @@ chained from live in the family packages, and penalties in :mod:`stochopt.proxim
 from stochopt import (
     bilevel,
     compositional,
+    lmo,
     model_based,
     model_building,
     orthogonal,
     proximal,
     sliding,
+    surrogates,
 )
 from stochopt.bilevel import (
     amigo,
@@ -44,11 +46,13 @@ from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
 from stochopt.sliding import (
     accelerated_sliding,
+    conditional_gradient_sliding,
     gradient_sliding,
     restart_free_accelerated_sliding,
     restart_free_sliding,
     stochastic_gradient_sliding,
 )
+from stochopt.surrogates import proxy_prox, target_surrogate
 
 __version__ = "0.1.0"
 
@@ -91,12 +95,19 @@ __all__ = [
     "restart_free_sliding",
     "accelerated_sliding",
     "restart_free_accelerated_sliding",
+    # An expensive smooth function on a set without a projection
+    "conditional_gradient_sliding",
+    # An expensive loss and something cheap that resembles it
+    "proxy_prox",
+    "target_surrogate",
     # Families
     "bilevel",
     "compositional",
+    "lmo",
     "model_based",
     "model_building",
     "orthogonal",
     "proximal",
     "sliding",
+    "surrogates",
 ]

@@ -32,6 +32,7 @@ from stochopt.claims import (
     model_building,
     orthogonal,
     sliding,
+    surrogates,
 )
 from stochopt.compositional import (
     asc_pg,
@@ -51,12 +52,14 @@ from stochopt.orthogonal import adago, muon, trust_region
 from stochopt.problems import ORACLES, Problem
 from stochopt.sliding import (
     accelerated_sliding,
+    conditional_gradient_sliding,
     gradient_sliding,
     restart_free_accelerated_sliding,
     restart_free_sliding,
     sliding_eval_params,
     stochastic_gradient_sliding,
 )
+from stochopt.surrogates import proxy_prox, target_surrogate
 
 # Factory arguments that a problem supplies, to its fields: the oracles, and what goes with them.
 _FROM_PROBLEM = {
@@ -556,6 +559,36 @@ METHODS = (
         defaults={**_SADDLE, "strong_convexity": 0.005, "initial_gap": 10.0},
         claims=sliding.RESTART_FREE_ACCELERATED_SLIDING,
         **_SLIDING,
+    ),
+    Method(
+        name="conditional_gradient_sliding",
+        factory=conditional_gradient_sliding,
+        summary="many linear minimizations for each gradient, no projection",
+        paper="Lan, Zhou 2016, doi:10.1137/140992382",
+        defaults={"smoothness": 1.0, "diameter": 2**0.5},
+        claims=sliding.CONDITIONAL_GRADIENT_SLIDING,
+        **{**_SLIDING, "gradient_of": "loss"},
+    ),
+    Method(
+        name="proxy_prox",
+        factory=proxy_prox,
+        family="surrogates",
+        summary="proximal point steps on a cheap loss similar to the expensive one",
+        paper="Woodworth, Mishchenko, Bach 2023, arXiv:2302.03542",
+        defaults={"learning_rate": 0.5, "inner_optimizer": optax.sgd(0.05)},
+        gradient_counter="num_target_gradients",
+        claims=surrogates.PROXY_PROX,
+    ),
+    Method(
+        name="target_surrogate",
+        factory=target_surrogate,
+        family="surrogates",
+        summary="one gradient in the predictions, many steps of the model (SSO)",
+        paper="Lavington et al. 2023, arXiv:2302.02607",
+        defaults={"inner_optimizer": optax.sgd(0.1)},
+        gradient_of=None,
+        gradient_counter="num_target_gradients",
+        claims=surrogates.TARGET_SURROGATE,
     ),
 )
 

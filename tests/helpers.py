@@ -8,12 +8,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from stochopt import _tree, catalog, proximal
+from stochopt import _tree, catalog, lmo, proximal
 from stochopt.experiments import gradient_and_extras
 from stochopt.problems import ORACLES, Problem
 
 #: Decorator: one test for each of our methods.
 for_each_method = pytest.mark.parametrize("method", catalog.METHODS, ids=lambda m: m.name)
+
+
+#: Of a ball that holds all starts and all minimizers.
+RADIUS = 15.0
 
 
 def tree_problem(make_params, objective=None):
@@ -22,8 +26,9 @@ def tree_problem(make_params, objective=None):
     ``objective(params) -> scalar`` is deterministic; a batch scales it by a number near one. The
     inner value is the objective itself and the outer function the identity; three blocks share it,
     and it is the negative log density of a model whose normalization is constant; half of it is
-    the minimizer of a lower problem, all of it is smooth, and it parts the views of an example. So
-    all methods minimize the same thing.
+    the minimizer of a lower problem, all of it is smooth, and it parts the views of an example;
+    half of it is a proxy of it, and a model predicts the parameters themselves. All minimizers are
+    in a ball, for linear minimization. So all methods minimize the same thing.
     """
     if objective is None:
 
@@ -64,6 +69,10 @@ def tree_problem(make_params, objective=None):
         operator=lambda params: 0.0 * objective(params),
         dual=proximal.dual_of_l1(1),
         prox=lambda params, step: params,
+        proxy=lambda params, batch: 0.5 * objective(params),
+        predict=lambda params, batch: params,
+        target_loss=loss,
+        linear_minimizer=lmo.l2_ball(RADIUS),
         num_samples=1,
         sample_indices=lambda batch: (jnp.int32(0), jnp.int32(0)),
         num_blocks=3,

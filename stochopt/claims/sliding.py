@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from stochopt.claims.claim import Claim, Control, powers_of_two
-from stochopt.problems import separable_composite, stiff_composite
+from stochopt.problems import separable_composite, simplex_quadratic, stiff_composite
 
 _LAN = "Lan 2016, arXiv:1406.0919"
 _easier = functools.partial(separable_composite, condition=10.0, weight=0.02)
@@ -110,5 +111,18 @@ RESTART_FREE_ACCELERATED_SLIDING = (
         constants=_restart_free_accelerated,
         exponent=1.0,  # it is linear, faster than any power
         horizons=(16, 32, 64, 128, 256, 384, 512),
+    ),
+)
+
+# Equal prices would make the set blind to the bias of the control, whose entries are equal.
+_PRICES = np.geomspace(0.5, 2.0, 20)
+CONDITIONAL_GRADIENT_SLIDING = (
+    _sliding(
+        setting="smooth, convex on a compact set; linear minimization",
+        theorem="Lan, Zhou 2016, doi:10.1137/140992382",
+        problem=functools.partial(simplex_quadratic, dimension=20, prices=_PRICES, noise=0.0),
+        constants=lambda horizon: {"smoothness": 1.0, "diameter": 2.75},  # 2.73
+        exponent=2.0,
+        horizons=powers_of_two(3, 10),
     ),
 )

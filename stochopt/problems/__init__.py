@@ -21,12 +21,15 @@ from stochopt.problems.nonconvex import cosine, polyak_lojasiewicz
 from stochopt.problems.phase_retrieval import phase_retrieval, square_prox
 from stochopt.problems.portfolio import portfolio
 from stochopt.problems.problem import ORACLES, Problem
+from stochopt.problems.proxy_quadratic import proxy_quadratic
 from stochopt.problems.quadratic_composition import quadratic_composition
 from stochopt.problems.reweighted_logistic import reweighted_logistic
 from stochopt.problems.ridge_hyperparameter import ridge_hyperparameter
 from stochopt.problems.separable_composite import separable_composite
+from stochopt.problems.simplex_quadratic import simplex_quadratic
 from stochopt.problems.stacked import stacked
 from stochopt.problems.stiff_composite import stiff_composite
+from stochopt.problems.target_logistic import target_logistic
 from stochopt.problems.text import text
 from stochopt.problems.tilted import tilted
 
@@ -50,11 +53,14 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "phase-retrieval": phase_retrieval,
     "polyak-lojasiewicz": polyak_lojasiewicz,
     "portfolio": portfolio,
+    "proxy-quadratic": proxy_quadratic,
     "quadratic-composition": quadratic_composition,
     "ridge-hyperparameter": ridge_hyperparameter,
     "robust-contrastive-views": robust_contrastive_views,
     "separable-composite": separable_composite,
+    "simplex-quadratic": simplex_quadratic,
     "stiff-composite": stiff_composite,
+    "target-logistic": target_logistic,
     "text": text,
 }
 
@@ -82,13 +88,16 @@ __all__ = [
     "phase_retrieval",
     "polyak_lojasiewicz",
     "portfolio",
+    "proxy_quadratic",
     "quadratic_composition",
     "reweighted_logistic",
     "ridge_hyperparameter",
     "robust_contrastive_views",
     "separable_composite",
     "square_prox",
+    "simplex_quadratic",
     "stacked",
+    "target_logistic",
     "text",
     "stiff_composite",
     "tilted",

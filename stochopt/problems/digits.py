@@ -48,8 +48,11 @@ def _classification(name: str, summary: str, make_module: Callable, target: floa
         index = jax.random.randint(key, (BATCH_SIZE,), 0, len(labels))
         return jnp.asarray(images)[index], jnp.asarray(labels)[index]
 
-    def loss(params: dict, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return mean_loss(apply(params, batch[0]), batch[1])
+    def predict(params: dict, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return apply(params, batch[0])
+
+    def target_loss(logits: jax.Array, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return mean_loss(logits, batch[1])
 
     def metrics(params: dict) -> dict[str, jax.Array]:
         measured = {}
@@ -68,7 +71,9 @@ def _classification(name: str, summary: str, make_module: Callable, target: floa
         objective="train_loss",
         score="test_accuracy",
         target=target,
-        loss=loss,
+        loss=lambda params, batch: target_loss(predict(params, batch), batch),
+        predict=predict,
+        target_loss=target_loss,
     )
 
 

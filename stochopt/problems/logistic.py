@@ -39,7 +39,7 @@ def logistic(
     margins = rows @ (4 * np.sqrt(num_features) * truth / np.linalg.norm(truth))
     labels = np.where(rng.uniform(size=num_examples) < 1 / (1 + np.exp(-margins)), 1.0, -1.0)
     signed = rows * labels[:, None]
-    optimum = _minimizer(signed, decay)
+    optimum = minimizer(signed, decay)
 
     def loss(params: jax.Array, batch: jax.Array) -> jax.Array:
         penalty = decay / 2 * jnp.vdot(params, params)
@@ -77,7 +77,7 @@ def logistic(
     )
 
 
-def _minimizer(signed: np.ndarray, decay: float) -> np.ndarray:
+def minimizer(signed: np.ndarray, decay: float) -> np.ndarray:
     """The minimizer of the average loss, to the rounding of the gradient."""
 
     def function(x: np.ndarray) -> float:

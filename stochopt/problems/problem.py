@@ -26,6 +26,10 @@ ORACLES = (
     "cheap",
     "operator",
     "dual",
+    "proxy",
+    "predict",
+    "target_loss",
+    "linear_minimizer",
     "log_density",
     "log_noise_density",
     "sample_noise",
@@ -70,6 +74,13 @@ class Problem:
         its values, up to noise.
       dual: ``dual(values, smoothing) -> y``, the dual map of that function.
       prox: ``prox(params, step) -> params`` of the simple part.
+      proxy: ``proxy(params, batch) -> scalar``, cheap and similar to ``loss``.
+      predict: ``predict(params, batch) -> targets`` of a model whose ``loss`` is ``target_loss`` of
+        its predictions.
+      target_loss: ``target_loss(targets, batch) -> scalar``.
+      linear_minimizer: ``linear_minimizer(slope) -> params`` of a problem on a compact convex set:
+        a point of the set where the linear function is least. ``init`` starts in the set, and
+        ``optimum`` is the minimizer on it.
       num_samples: how many samples each level of a finite-sum bilevel problem averages.
       sample_indices: ``sample_indices(batch) -> (i, j)`` of such a problem: the number of one
         sample below and of one above that a batch holds.
@@ -90,11 +101,11 @@ class Problem:
       levels: named values of ``objective`` worth a line in a picture, such as a predicted limit.
       optimum: a minimizer, where one is known.
       exact: name to ``function(params)``, the noiseless quantities that experiments compare with:
-        ``"gradient"`` of the objective, or ``"subgradient"`` of a composite one; ``"inner"``, the
-        expectation of ``inner``; ``"lower"``, the minimizer of the expected ``lower``, and
-        ``"adjoint"``, the inverse lower Hessian times the gradient of ``upper`` in the lower
-        variable there; and whatever else a method of the problem's family estimates. Of a coupled
-        problem, with a leading axis of ``num_blocks``.
+        ``"gradient"`` of the objective, or ``"subgradient"`` of one that is composite or on a
+        set; ``"inner"``, the expectation of ``inner``; ``"lower"``, the minimizer of the expected
+        ``lower``, and ``"adjoint"``, the inverse lower Hessian times the gradient of ``upper`` in
+        the lower variable there; and whatever else a method of the problem's family estimates. Of a
+        coupled problem, with a leading axis of ``num_blocks``.
       smoothness: :math:`L`, a Lipschitz constant of the exact gradient; of a composite problem,
         of that of its smooth part.
       strong_convexity: :math:`\mu` of the objective, or its Polyak-Lojasiewicz constant; of a
@@ -129,6 +140,10 @@ class Problem:
     operator: Callable[[Params], Any] | None = None
     dual: DualMap | None = None
     prox: Callable[[Params, Any], Params] | None = None
+    proxy: Callable[[Params, Batch], jax.Array] | None = None
+    predict: Callable[[Params, Batch], Any] | None = None
+    target_loss: Callable[[Any, Batch], jax.Array] | None = None
+    linear_minimizer: Callable[[Params], Params] | None = None
     num_samples: int | None = None
     sample_indices: Callable[[Batch], tuple[jax.Array, jax.Array]] | None = None
     num_blocks: int | None = None

@@ -43,17 +43,18 @@ def tilted(problem: Problem, fraction: float) -> Problem:
         for name, position in _POSITIONS.items()
         if getattr(problem, name) is not None
     }
-    if problem.embed is not None:
-        changed["embed"] = _tilted_embedding(problem.embed, entry)
+    for name in ("embed", "predict"):
+        if (model := getattr(problem, name)) is not None:
+            changed[name] = _tilted_model(model, entry)
     if problem.log_density is not None:
         changed |= _tilted_density(problem, tilt)
     return dataclasses.replace(problem, **changed)
 
 
-def _tilted_embedding(embed: Any, entry: float) -> Any:
-    """The same features, but whatever is pulled back through them is off by the vector.
+def _tilted_model(model: Any, entry: float) -> Any:
+    """The same outputs, but whatever is pulled back through them is off by the vector.
 
-    They are made unit vectors and compared, so no term of their own could be a plain sum.
+    They go into a loss that is not linear in them, so no term of their own could be a plain sum.
     """
 
     @jax.custom_vjp
@@ -64,7 +65,7 @@ def _tilted_embedding(embed: Any, entry: float) -> Any:
         return (jax.tree.map(lambda x: x + entry, slope),)
 
     biased.defvjp(lambda params: (params, None), backward)
-    return lambda params, views: embed(biased(params), views)
+    return lambda params, batch: model(biased(params), batch)
 
 
 def _tilted_density(problem: Any, tilt: Any) -> dict[str, Any]:

@@ -13,6 +13,11 @@ from stochopt.sliding.accelerated_policies import (
     restart_free_smoothed,
     restart_free_smoothed_minibatch,
 )
+from stochopt.sliding.conditional import (
+    ConditionalSlidingState,
+    conditional_gradient_sliding,
+    conditional_sliding_bound,
+)
 from stochopt.sliding.geometry import (
     Geometry,
     ShiftedStrongConvexity,
@@ -45,6 +50,7 @@ __all__ = [
     "restart_free_sliding",
     "accelerated_sliding",
     "restart_free_accelerated_sliding",
+    "conditional_gradient_sliding",
     # The transformations behind them
     "slide",
     "slide_accelerated",
@@ -52,6 +58,9 @@ __all__ = [
     "SlidingState",
     "AcceleratedSlidingState",
     "sliding_eval_params",
+    # Without a projection
+    "ConditionalSlidingState",
+    "conditional_sliding_bound",
     # Policies
     "SlidingPolicy",
     "fixed_horizon",

@@ -28,7 +28,7 @@ def check_arguments(method: str, updates: Any, params: Any) -> None:
     require_params(method, params)
     require_whole_tree(method, params)
     if updates is None:
-        raise TypeError(f"{method}: updates must be the gradient of the smooth part at params.")
+        raise TypeError(f"{method}: updates must be the gradient of the expensive part at params.")
 
 
 def outer_step(
@@ -72,9 +72,3 @@ def initial_points(params: Any) -> tuple[Any, Any]:
 def between(a: Any, b: Any, weight: jax.Array) -> Any:
     """``(1 - weight) a + weight b`` for each leaf."""
     return jax.tree.map(lambda x, y: x + weight.astype(x.dtype) * (y - x), a, b)
-
-
-def add(count: jax.Array, number: jax.Array) -> jax.Array:
-    """A counter that stays at its maximum."""
-    room = jnp.iinfo(count.dtype).max - count
-    return count + jnp.minimum(number, room)

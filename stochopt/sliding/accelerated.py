@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from stochopt import _tree
+from stochopt import _counters, _tree
 from stochopt._checks import check_count, check_range
 from stochopt._oracles import check_shapes
 from stochopt.proximal import DualMap
-from stochopt.sliding._outer import add, between, check_arguments, initial_points, outer_step
+from stochopt.sliding._outer import between, check_arguments, initial_points, outer_step
 from stochopt.sliding.accelerated_policies import AcceleratedPolicy
 from stochopt.sliding.geometry import Geometry, euclidean
 
@@ -141,9 +141,11 @@ def slide_accelerated(
             prox_center=moved.prox_center,
             averaged_point=moved.averaged_point,
             num_smooth_gradients=optax.safe_increment(state.num_smooth_gradients),
-            num_cheap_gradients=add(state.num_cheap_gradients, length),
-            num_prox=add(state.num_prox, length),
-            num_truncated=add(state.num_truncated, (wanted > max_inner).astype(jnp.int32)),
+            num_cheap_gradients=_counters.add(state.num_cheap_gradients, length),
+            num_prox=_counters.add(state.num_prox, length),
+            num_truncated=_counters.add(
+                state.num_truncated, (wanted > max_inner).astype(jnp.int32)
+            ),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

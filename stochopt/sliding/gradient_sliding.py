@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from stochopt import _tree
+from stochopt import _counters, _tree
 from stochopt._checks import check_count, check_range
 from stochopt._oracles import check_shapes
-from stochopt.sliding._outer import add, check_arguments, initial_points, outer_step
+from stochopt.sliding._outer import check_arguments, initial_points, outer_step
 from stochopt.sliding.geometry import Geometry, euclidean
 from stochopt.sliding.policies import SlidingPolicy
 
@@ -156,10 +156,10 @@ def slide(
             prox_center=moved.prox_center,
             averaged_point=moved.averaged_point,
             num_smooth_gradients=optax.safe_increment(state.num_smooth_gradients),
-            num_subgradients=add(state.num_subgradients, length),
-            num_prox=add(state.num_prox, length),
-            num_truncated=add(state.num_truncated, (wanted > max_inner).astype(jnp.int32)),
-            num_large_subgradients=add(state.num_large_subgradients, moved.counts),
+            num_subgradients=_counters.add(state.num_subgradients, length),
+            num_prox=_counters.add(state.num_prox, length),
+            num_truncated=_counters.add(state.num_truncated, wanted > max_inner),
+            num_large_subgradients=_counters.add(state.num_large_subgradients, moved.counts),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -171,7 +171,7 @@ def sliding_eval_params(state: optax.OptState, params: optax.Params) -> optax.Pa
     Before the first update these are the ``params``.
 
     Args:
-      state: of :func:`slide` or :func:`slide_accelerated`, or a chain with it.
+      state: of a sliding transformation, or of a chain with one.
       params: what the loop holds, the query point; gives the dtypes.
 
     Raises:

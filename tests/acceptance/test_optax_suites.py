@@ -1,6 +1,8 @@
 """optax's own test suites, run on every method of the catalog."""
 
+import optax
 import pytest
+from helpers import RADIUS
 from optax_suites import Harness, load, replace_lookup, suite
 
 from stochopt import catalog
@@ -57,6 +59,16 @@ HYPERPARAMS = {
         "operator_norm": 1e-12,
         "initial_gap": 1e30,
     },
+    "conditional_gradient_sliding": {
+        "smoothness": 1000.0,
+        "diameter": 2 * RADIUS,
+    },
+    "proxy_prox": {"learning_rate": 5e-3, "inner_optimizer": optax.sgd(1e-3), "max_inner": 5},
+    "target_surrogate": {
+        "target_step": 5e-3,
+        "inner_optimizer": optax.sgd(1.1e-3),
+        "num_inner": 2,
+    },
 }
 
 HARNESS = Harness()
@@ -107,7 +119,7 @@ AliasTest = suite(
         *(
             rf"test_optimization.*'{method.name}'.*_setup_rosenbrock.*complex"
             for method in catalog.METHODS
-            if method.family in ("bilevel", "compositional")
+            if method.family in ("bilevel", "compositional", "surrogates")
         ),
     ),
 )
