@@ -121,10 +121,12 @@ def with_smoothness(method, smoothness):
 
 
 def calls_oracles(method):
-    """Whether ``update`` does more than turn a gradient into an update: it needs whole params.
+    """Whether ``update`` does more than turn a gradient into an update."""
+    return bool(set(method.bound) & set(ORACLES) or required_extras(method))
 
-    A value does not say at which params it was taken.
-    """
+
+def needs_whole_params(method):
+    """Whether ``update`` evaluates oracles at ``params``; a value was evaluated by the caller."""
     return bool(set(method.bound) & set(ORACLES) or set(required_extras(method)) - {"value"})
 
 

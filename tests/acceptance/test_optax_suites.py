@@ -104,7 +104,7 @@ AliasTest = suite(
         *(
             rf"test_optimization.*'{method.name}'.*_setup_rosenbrock.*complex"
             for method in catalog.METHODS
-            if method.family in ("bilevel", "compositional")
+            if method.family in ("bilevel", "compositional", "model based")
         ),
     ),
 )
