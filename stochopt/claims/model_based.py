@@ -13,7 +13,7 @@ from stochopt.claims.claim import Claim, Constants, Control
 from stochopt.model_based import prox_subgradient, stochastic_prox_point
 from stochopt.problems import noisy_quadratic, noisy_squares, separable_composite
 
-_squares = functools.partial(noisy_squares, start=5.0)
+_squares = functools.partial(noisy_squares, dimension=4, start=5.0)
 _BIASED = Control("gradients biased by 10 %", bias=0.1)
 
 

@@ -15,7 +15,7 @@ _Batch = tuple[jax.Array, jax.Array]
 
 
 def noisy_squares(
-    dimension: int = 4, batch_size: int = 1, noise: float = 1.0, start: float = 3.0
+    dimension: int = 10, batch_size: int = 1, noise: float = 1.0, start: float = 3.0
 ) -> Problem:
     r"""The absolute deviations of squares from noisy measurements of them.
 
@@ -33,7 +33,8 @@ def noisy_squares(
        \nabla_j f(x) = \frac{2 x_j}{d}\, \mathrm{clip}\left(\frac{x_j^2 - 1}{w}, -1, 1\right) .
 
     The minimizers have :math:`x_j = \pm 1`; where some :math:`x_j` is zero lie maxima and saddle
-    points. The metric ``gap`` is :math:`f(x) - w / 2`.
+    points. The metric ``gap`` is :math:`f(x) - w / 2`. At the optimum the gradient of a batch of
+    :math:`m` has the noise :math:`2 / \sqrt m`.
 
     The oracle ``residuals`` is :math:`x_j^2 - b`; with batches of one example there is also
     ``loss_prox``, by :func:`square_prox`.
@@ -61,7 +62,7 @@ def noisy_squares(
         return square_prox(params, step, axis, measured[0])
 
     def sample(key: jax.Array) -> _Batch:
-        for_coordinates, for_noise = jax.random.split(key)
+        for_noise, for_coordinates = jax.random.split(key)
         return (
             jax.random.randint(for_coordinates, (batch_size,), 0, dimension, jnp.int32),
             jax.random.uniform(for_noise, (batch_size,), minval=1 - noise, maxval=1 + noise),
@@ -91,5 +92,5 @@ def noisy_squares(
         loss_prox=loss_prox if batch_size == 1 else None,
         optimum=np.ones(dimension),
         exact={"gradient": gradient},
-        smoothness=(6 + 4 / noise) / dimension,
+        noise=2 / batch_size**0.5,
     )
