@@ -47,7 +47,7 @@ METHODS = {
 }
 
 
-def gaps(problem, method, keys, num_updates, num_epochs):
+def gaps(problem, method, rates, keys, num_updates, num_epochs):
     """Gap after every epoch, by seed and step size."""
 
     def run(key, rate):
@@ -71,17 +71,16 @@ def gaps(problem, method, keys, num_updates, num_epochs):
 
     # The draws of a seed are shared by its step sizes.
     both = jax.vmap(jax.vmap(run, (None, 0)), (0, None))
-    return np.nan_to_num(np.asarray(jax.jit(both)(keys, jnp.asarray(RATES))), nan=np.inf)
+    return np.nan_to_num(np.asarray(jax.jit(both)(keys, jnp.asarray(rates))), nan=np.inf)
 
 
-def measure(size, name, num_seeds, num_epochs):
+def measure(size, batch_size, method, rates, num_seeds, num_epochs):
     """Epochs to the target (infinite where it is not met) and final gaps, by seed and step size."""
-    batch_size, method = METHODS[name]
     curves = []
     for instance in range(NUM_INSTANCES):
         problem = phase_retrieval(*size, batch_size, 0.0, seed=instance, start_distance=None)
         keys = jax.random.split(jax.random.key(instance), num_seeds // NUM_INSTANCES)
-        curves.append(gaps(problem, method, keys, size[1] // batch_size, num_epochs))
+        curves.append(gaps(problem, method, rates, keys, size[1] // batch_size, num_epochs))
     curves = np.concatenate(curves)
     solved = curves < TARGET
     epochs = np.where(solved.any(axis=-1), 1.0 + solved.argmax(axis=-1), np.inf)
@@ -170,7 +169,8 @@ def main():
     results = {}
     for size in SIZES[: arguments.sizes]:
         results[size] = {
-            name: measure(size, name, arguments.seeds, arguments.epochs) for name in METHODS
+            name: measure(size, *how, RATES, arguments.seeds, arguments.epochs)
+            for name, how in METHODS.items()
         }
         report(size, results[size])
     arguments.out.mkdir(parents=True, exist_ok=True)

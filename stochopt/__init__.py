@@ -42,6 +42,12 @@ from stochopt.compositional import (
     sogclr,
     sox,
 )
+from stochopt.model_based import (
+    prox_subgradient,
+    stochastic_prox_linear,
+    stochastic_prox_point,
+    truncated_model,
+)
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
 from stochopt.sliding import (
@@ -64,6 +70,11 @@ __all__ = [
     # Model building
     "smb",
     "smb_independent",
+    # Models of the sampled loss
+    "prox_subgradient",
+    "truncated_model",
+    "stochastic_prox_linear",
+    "stochastic_prox_point",
     # Functions of an expectation
     "scgd",
     "asc_pg",

@@ -29,6 +29,7 @@ from stochopt.claims import (
     bilevel,
     compositional,
     gradient_descent,
+    model_based,
     model_building,
     orthogonal,
     sliding,
@@ -46,6 +47,12 @@ from stochopt.compositional import (
     scst,
     sogclr,
     sox,
+)
+from stochopt.model_based import (
+    prox_subgradient,
+    stochastic_prox_linear,
+    stochastic_prox_point,
+    truncated_model,
 )
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
@@ -94,8 +101,8 @@ class Method:
       summary: one line.
       paper: authors, year and where to read it.
       defaults: hyper-parameters that differ from the factory's own or that it has no default for.
-      gradient_of: the oracle whose gradient is fed to ``update``; ``None`` for an estimator, which
-        calls its oracles itself.
+      gradient_of: the oracle whose gradient is fed to ``update``, or ``"unregularized"`` of the
+        problem; ``None`` for an estimator, which calls its oracles itself.
       takes: what ``update`` gets as ``batch``: the problem's ``"batch"``, or its view ``"blocks"``
         (with ``block_indices``) or ``"data"``, or the batch with ``"sample_indices"``.
       independent_jacobian: whether experiments draw a second batch for the Jacobian of the inner
@@ -259,6 +266,45 @@ METHODS = (
         gradient_counter="num_gradients",
         claims=model_building.SMB_INDEPENDENT,
         seeds="map",
+    ),
+    Method(
+        name="prox_subgradient",
+        factory=prox_subgradient,
+        family="model based",
+        summary="the loss as a line, a regularizer as it is",
+        paper="Davis, Drusvyatskiy 2019, arXiv:1803.06523",
+        defaults={"learning_rate": 0.05},
+        gradient_of="unregularized",
+        claims=model_based.PROX_SUBGRADIENT,
+    ),
+    Method(
+        name="truncated_model",
+        factory=truncated_model,
+        family="model based",
+        summary="subgradient steps that end at a lower bound of the loss",
+        paper="Asi, Duchi 2019, arXiv:1810.05633",
+        defaults={"learning_rate": 0.05},
+        claims=model_based.TRUNCATED_MODEL,
+    ),
+    Method(
+        name="stochastic_prox_linear",
+        factory=stochastic_prox_linear,
+        family="model based",
+        summary="absolute values of smooth functions, kinks kept",
+        paper="Davis, Drusvyatskiy 2019, arXiv:1803.06523",
+        defaults={"learning_rate": 0.05},
+        gradient_of=None,
+        claims=model_based.STOCHASTIC_PROX_LINEAR,
+    ),
+    Method(
+        name="stochastic_prox_point",
+        factory=stochastic_prox_point,
+        family="model based",
+        summary="the minimizer of the sampled loss itself, near the point",
+        paper="Davis, Drusvyatskiy 2019, arXiv:1803.06523",
+        defaults={"learning_rate": 0.05},
+        gradient_of=None,
+        claims=model_based.STOCHASTIC_PROX_POINT,
     ),
     Method(
         name="scgd",

@@ -10,6 +10,7 @@ import pytest
 
 from stochopt import _tree, catalog, lmo, proximal
 from stochopt.experiments import gradient_and_extras
+from stochopt.model_based import iterated_prox
 from stochopt.problems import ORACLES, Problem
 
 #: Decorator: one test for each of our methods.
@@ -26,9 +27,10 @@ def tree_problem(make_params, objective=None):
     ``objective(params) -> scalar`` is deterministic; a batch scales it by a number near one. The
     inner value is the objective itself and the outer function the identity; three blocks share it,
     and it is the negative log density of a model whose normalization is constant; half of it is
-    the minimizer of a lower problem, all of it is smooth, and it parts the views of an example;
-    half of it is a proxy of it, and a model predicts the parameters themselves. All minimizers are
-    in a ball, for linear minimization. So all methods minimize the same thing.
+    the minimizer of a lower problem, all of it is smooth, it is the only residual, a gradient step
+    stands in for its proximal operator, and it parts the views of an example; half of it is a proxy
+    of it, and a model predicts the parameters themselves. All minimizers are in a ball, for linear
+    minimization. So all methods minimize the same thing.
     """
     if objective is None:
 
@@ -73,6 +75,8 @@ def tree_problem(make_params, objective=None):
         predict=lambda params, batch: params,
         target_loss=loss,
         linear_minimizer=lmo.l2_ball(RADIUS),
+        residuals=loss,
+        loss_prox=iterated_prox(loss, 1),
         num_samples=1,
         sample_indices=lambda batch: (jnp.int32(0), jnp.int32(0)),
         num_blocks=3,
@@ -129,8 +133,13 @@ def with_smoothness(method, smoothness):
 
 
 def calls_oracles(method):
-    """Whether ``update`` does more than turn a gradient into an update: it needs whole params."""
+    """Whether ``update`` does more than turn a gradient into an update."""
     return bool(set(method.bound) & set(ORACLES) or required_extras(method))
+
+
+def needs_whole_params(method):
+    """Whether ``update`` evaluates oracles at ``params``; a value was evaluated by the caller."""
+    return bool(set(method.bound) & set(ORACLES) or set(required_extras(method)) - {"value"})
 
 
 def required_extras(method):

@@ -107,8 +107,8 @@ def prox_linear(residuals: Residuals) -> Model:
         (rows,) = jax.vmap(pullback)(jnp.eye(values.size, dtype=values.dtype))
         rows = jax.tree.map(jnp.conj, rows)  # as optax wants complex gradients
 
-        flat = [x.reshape(values.size, -1) for x in jax.tree.leaves(rows)]
-        gram = sum((_products(x, step.dtype) for x in flat), jnp.zeros([], step.dtype))
+        products = (_products(x, step.dtype) for x in jax.tree.leaves(rows))
+        gram = sum(products, jnp.zeros([], step.dtype))
         share = step / values.size
         matrix, c = share * gram, values.astype(step.dtype)
         multipliers = least_absolute_multipliers(matrix, c)
@@ -153,10 +153,17 @@ def _scaled(factor: jax.Array, tree: Any) -> Any:
 
 
 def _products(rows: jax.Array, dtype: Any) -> jax.Array:
-    """Real inner products of all pairs of rows."""
+    """Real inner products of all pairs of rows, the same on all devices."""
     parts = (rows.real, rows.imag) if jnp.iscomplexobj(rows) else (rows,)
-    wide = [part.astype(dtype) for part in parts]
-    return sum((x @ x.T for x in wide), jnp.zeros([], dtype))
+    axes = tuple(range(1, rows.ndim))
+    mesh = jax.typeof(rows).sharding.mesh
+    whole = None if mesh.empty else jax.NamedSharding(mesh, jax.P(None, None))
+
+    def products(part: jax.Array) -> jax.Array:
+        wide = part.astype(dtype)
+        return jax.lax.dot_general(wide, wide, ((axes, axes), ((), ())), out_sharding=whole)
+
+    return sum(map(products, parts), jnp.zeros([], dtype))
 
 
 def _as_vector(values: Any) -> jax.Array:

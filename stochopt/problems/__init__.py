@@ -17,6 +17,7 @@ from stochopt.problems.log_partition import log_partition
 from stochopt.problems.logistic import logistic
 from stochopt.problems.matrix_regression import matrix_regression
 from stochopt.problems.noisy_quadratic import noisy_quadratic
+from stochopt.problems.noisy_squares import noisy_squares
 from stochopt.problems.nonconvex import cosine, polyak_lojasiewicz
 from stochopt.problems.phase_retrieval import phase_retrieval, square_prox
 from stochopt.problems.portfolio import portfolio
@@ -50,6 +51,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "logistic": logistic,
     "matrix-regression": matrix_regression,
     "noisy-quadratic": noisy_quadratic,
+    "noisy-squares": noisy_squares,
     "phase-retrieval": phase_retrieval,
     "polyak-lojasiewicz": polyak_lojasiewicz,
     "portfolio": portfolio,
@@ -85,6 +87,7 @@ __all__ = [
     "logistic",
     "matrix_regression",
     "noisy_quadratic",
+    "noisy_squares",
     "phase_retrieval",
     "polyak_lojasiewicz",
     "portfolio",

@@ -1,6 +1,7 @@
 """A convex quadratic with a given spectrum, seen through noisy gradients."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,13 @@ def noisy_quadratic(
     from :math:`x = 0`, with :math:`x^*_i = \pm 1` in turn. The smoothness is the largest and the
     strong convexity the smallest :math:`\lambda_i`. Gradient descent with step size :math:`\eta`
     has a closed form: for each coordinate the mean squared distance obeys
-    :math:`m_{t+1} = (1 - \eta \lambda_i)^2 m_t + \eta^2 \sigma^2 / d`.
+    :math:`m_{t+1} = (1 - \eta \lambda_i)^2 m_t + \eta^2 \sigma^2 / d`. So has the proximal point,
+
+    .. math::
+
+       \mathrm{prox}_{\eta f_\xi}(x)_i
+       = \frac{x_i + \eta (\lambda_i x^*_i - \xi_i)}{1 + \eta \lambda_i},
+       \qquad m_{t+1} = \frac{m_t + \eta^2 \sigma^2 / d}{(1 + \eta \lambda_i)^2} .
 
     Args:
       spectrum: the eigenvalues :math:`\lambda_i > 0`.
@@ -41,6 +48,9 @@ def noisy_quadratic(
     def gap(params: jax.Array) -> jax.Array:
         return jnp.sum(eigenvalues * jnp.square(params - optimum)) / 2
 
+    def loss_prox(params: jax.Array, step: Any, batch: jax.Array) -> jax.Array:
+        return (params + step * (eigenvalues * optimum - batch)) / (1 + step * eigenvalues)
+
     return with_additive_noise(
         name="noisy-quadratic",
         summary="a convex quadratic with a given spectrum, noisy gradients",
@@ -54,6 +64,7 @@ def noisy_quadratic(
             "squared_distance": jnp.sum(jnp.square(params - optimum)),
         },
         objective="gap",
+        loss_prox=loss_prox,
         optimum=optimum,
         smoothness=float(eigenvalues.max()),
         strong_convexity=float(eigenvalues.min()),

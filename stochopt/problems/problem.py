@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from stochopt.proximal import DualMap
 
@@ -186,6 +187,16 @@ class Problem:
         if blocks is None:
             return None
         return len(jax.eval_shape(lambda key: blocks(self.sample(key))[0], jax.random.key(0)))
+
+    @property
+    def unregularized(self) -> Callable[[Params, Batch], jax.Array] | None:
+        """``loss`` without the simple part: the one that goes with ``prox``."""
+        if self.prox is None:
+            return self.loss
+        parts = [part for part in (self.smooth, self.nonsmooth) if part is not None]
+        return lambda params, batch: sum(
+            (part(params, batch) for part in parts), start=jnp.zeros([])
+        )
 
     def missing(self, oracles: tuple[str, ...]) -> list[str]:
         """The names among ``oracles`` that this problem does not offer."""

@@ -12,6 +12,8 @@ from stochopt.problems.problem import Problem
 
 # Where ``params`` stands among the arguments of the oracles that may carry a term of its own.
 _POSITIONS = {"loss": 0, "smooth": 0, "outer": 1, "upper": 0}
+# Where the kink of a linear residual lies, relative to the start.
+_FAR = 100.0
 
 
 def tilted(problem: Problem, fraction: float) -> Problem:
@@ -43,12 +45,47 @@ def tilted(problem: Problem, fraction: float) -> Problem:
         for name, position in _POSITIONS.items()
         if getattr(problem, name) is not None
     }
+    if problem.residuals is not None:
+        far = _FAR * entry * sum(jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(params))
+        changed["residuals"] = _tilted_residuals(problem.residuals, tilt, far)
+    if problem.loss_prox is not None:
+        changed["loss_prox"] = _tilted_prox(problem.loss_prox, entry)
     for name in ("embed", "predict"):
         if (model := getattr(problem, name)) is not None:
             changed[name] = _tilted_model(model, entry)
     if problem.log_density is not None:
         changed |= _tilted_density(problem, tilt)
     return dataclasses.replace(problem, **changed)
+
+
+def _tilted_residuals(residuals: Any, tilt: Any, offset: Any) -> Any:
+    """One residual more, so far above zero that its absolute value is the linear term.
+
+    The others are weighted so that the mean over all of them is as before, and a constant.
+    """
+
+    def biased(params: Any, batch: Any) -> Any:
+        values = jnp.atleast_1d(residuals(params, batch))
+        number = values.size + 1
+        further = number * (tilt(params) + offset)
+        return jnp.append(values * number / values.size, further)
+
+    return biased
+
+
+def _tilted_prox(loss_prox: Any, entry: float) -> Any:
+    r"""The proximal operator of :math:`f + \langle b, \cdot \rangle`: that of :math:`f`, shifted.
+
+    .. math::
+
+       \langle b, y \rangle + \tfrac{1}{2 \eta} \|y - x\|^2
+       = \tfrac{1}{2 \eta} \|y - (x - \eta b)\|^2 + \text{const}
+    """
+
+    def biased(params: Any, step: Any, batch: Any) -> Any:
+        return loss_prox(jax.tree.map(lambda x: x - step * entry, params), step, batch)
+
+    return biased
 
 
 def _tilted_model(model: Any, entry: float) -> Any:

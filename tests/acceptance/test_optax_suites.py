@@ -20,6 +20,10 @@ HYPERPARAMS = {
     "trust_region": {"learning_rate": 0.003},
     "smb": {"learning_rate": 0.02},
     "smb_independent": {"learning_rate": 0.02},
+    "prox_subgradient": {"learning_rate": 1.1e-3},
+    "truncated_model": {"learning_rate": 1.1e-3},
+    "stochastic_prox_linear": {"learning_rate": 1.1e-3},
+    "stochastic_prox_point": {"learning_rate": 1.1e-3},
     "scgd": {"learning_rate": 1.1e-3},
     "asc_pg": {"learning_rate": 1.1e-3},
     "nasa": {"step": 0.1, "direction_weight": 5.0, "learning_rate": 0.011},
@@ -119,7 +123,7 @@ AliasTest = suite(
         *(
             rf"test_optimization.*'{method.name}'.*_setup_rosenbrock.*complex"
             for method in catalog.METHODS
-            if method.family in ("bilevel", "compositional", "surrogates")
+            if method.family in ("bilevel", "compositional", "model based", "surrogates")
         ),
     ),
 )

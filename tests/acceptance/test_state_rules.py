@@ -23,9 +23,9 @@ import numpy as np
 import optax
 import pytest
 from helpers import (
-    calls_oracles,
     for_each_method,
     hyperparam_factory,
+    needs_whole_params,
     required_extras,
     tree_problem,
 )
@@ -169,7 +169,7 @@ def test_inside_masked(method):
     )
     state = masked.init()
     check_arrays_only(state)
-    if calls_oracles(method):
+    if needs_whole_params(method):
         with pytest.raises(TypeError, match=r"optax\.masked"):
             masked.step(masked.params, state, masked.batch)
     else:

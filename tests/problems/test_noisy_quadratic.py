@@ -47,3 +47,11 @@ def test_gradient_descent_obeys_the_documented_recursion(x64):
         squares = (x - PROBLEM.optimum) ** 2
         error = 5 * squares.std(0) / np.sqrt(runs)
         assert np.all(np.abs(squares.mean(0) - expected) < error)
+
+
+def test_the_proximal_operator_solves_its_equation(x64):
+    """Catches a sign of the noise, or a step for its inverse: x+ = x - step grad f(x+)."""
+    x, batch = jnp.array([0.3, -2.0, 5.0, 0.7]), PROBLEM.sample(key(0))
+    for step in (0.1, 3.0):
+        moved = PROBLEM.loss_prox(x, step, batch)
+        np.testing.assert_allclose(moved, x - step * jax.grad(PROBLEM.loss)(moved, batch))

@@ -7,6 +7,7 @@ from stochopt.problems import (
     logistic,
     matrix_regression,
     noisy_quadratic,
+    noisy_squares,
     phase_retrieval,
     polyak_lojasiewicz,
     quadratic_composition,
@@ -21,6 +22,8 @@ BAD = [
         (noisy_quadratic, "spectrum", value)
         for value in ((), (1, 0), (1, -1), (1, float("inf")), ((1, 2), (3, 4)))
     ],
+    *[(noisy_squares, "noise", value) for value in (0, 1.5)],
+    *[(noisy_squares, name, 0) for name in ("dimension", "batch_size")],
     *[(phase_retrieval, "corruption", value) for value in (0.5, -0.1)],
     *[(phase_retrieval, "start_distance", value) for value in (-0.1, float("inf"))],
     *[

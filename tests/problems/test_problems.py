@@ -223,8 +223,8 @@ def test_gradients_of_the_loss_scatter_around_the_exact_one_as_stated(x64, name)
     deviation = drawn.mean(0) - exact(x)
     assert np.all(np.abs(deviation) < 5 * error)
     assert np.linalg.norm(deviation) < 2.5 * np.linalg.norm(error)
-    # Of logistic regression the noise is stated at the optimum; elsewhere it is the same anywhere.
-    x = problem.optimum if name == "logistic" else x + 1
+    # Of these the noise is stated at the optimum; elsewhere it is the same anywhere.
+    x = problem.optimum if name in ("logistic", "noisy-squares") else x + 1
     errors = draw(x, key(1)) - exact(x)
     found = np.sqrt(np.mean(np.sum(errors**2, axis=1)))
     np.testing.assert_allclose(problem.noise, found, rtol=0.05)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from stochopt.problems import separable_composite
+from stochopt.problems import noisy_quadratic, separable_composite
 
 key = jax.random.key
 # For tests in double precision only: JAX keeps the arrays of a problem in one precision.
@@ -30,6 +30,17 @@ def test_some_coordinates_are_at_a_kink_and_some_are_not(x64):
         moved = [slope(problem.optimum + d, 0 * problem.optimum) for d in (-1e-3, 1e-3)]
         at_kink = np.asarray(moved[0] != moved[1])
         assert 0 < at_kink.sum() < at_kink.size
+
+
+def test_without_its_simple_part_the_loss_lacks_the_ridge(x64):
+    """Catches a gradient that contains what the proximal operator adds."""
+    x, batch = jnp.linspace(-1, 2, 12), PROBLEM.sample(key(0))
+    ridge = PROBLEM.loss(x, batch) - PROBLEM.unregularized(x, batch)
+    np.testing.assert_allclose(ridge, jnp.vdot(x, x) / 2 / 20)
+    near = PROBLEM.prox(x, 1.0)
+    np.testing.assert_allclose(near, x - near / 20)
+    plain = noisy_quadratic()
+    assert plain.unregularized is plain.loss
 
 
 def test_gap_is_the_excess_of_the_noiseless_loss(x64):

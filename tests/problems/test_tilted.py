@@ -13,6 +13,8 @@ from stochopt.problems import (
     contrastive_views,
     log_partition,
     matrix_regression,
+    noisy_quadratic,
+    noisy_squares,
     phase_retrieval,
     quadratic_composition,
     tilted,
@@ -135,6 +137,32 @@ def test_an_embedding_keeps_its_features_and_biases_what_is_pulled_back(x64):
         )
         np.testing.assert_array_equal(same, features)
         np.testing.assert_allclose(tilted_slope - slope, np.full(3, entry), rtol=1e-9)
+
+
+def test_residuals_mean_the_same_tilted_loss(x64):
+    """Far from the start too: the residual that carries the term must not come to its kink."""
+    problem = noisy_squares(4, batch_size=3)
+    biased = tilted(problem, FRACTION)
+    entry = FRACTION * np.linalg.norm(problem.exact["gradient"](problem.init(key(0)))) / 2
+    assert entry > 0.1
+    mean = lambda problem: lambda x, batch: jnp.mean(jnp.abs(problem.residuals(x, batch)))
+    slope, tilted_slope = (jax.jit(jax.grad(mean(p))) for p in (problem, biased))
+    for seed, x in enumerate(20 * random_points(problem)):
+        batch = problem.sample(key(seed))
+        change = tilted_slope(x, batch) - slope(x, batch)
+        np.testing.assert_allclose(change, np.full(4, entry), rtol=1e-9)
+        assert biased.residuals(x, batch).shape == (4,)
+
+
+def test_the_proximal_operator_is_that_of_the_tilted_loss(x64):
+    problem = noisy_quadratic()
+    biased = tilted(problem, FRACTION)
+    slope = jax.jit(jax.grad(biased.loss))
+    for seed, x in enumerate(random_points(problem)):
+        batch = problem.sample(key(seed))
+        moved = biased.loss_prox(jnp.asarray(x), 0.7, batch)
+        np.testing.assert_allclose(moved, x - 0.7 * slope(moved, batch), rtol=1e-9)
+        assert not np.allclose(moved, problem.loss_prox(jnp.asarray(x), 0.7, batch), rtol=1e-2)
 
 
 def test_no_tilt_of_fraction_zero():
