@@ -12,6 +12,7 @@ from stochopt import (
     orthogonal,
     proximal,
     sliding,
+    variance_reduction,
 )
 from stochopt.bilevel import (
     amigo,
@@ -43,6 +44,7 @@ from stochopt.compositional import (
 from stochopt.model_building import smb, smb_independent
 from stochopt.orthogonal import adago, muon, trust_region
 from stochopt.sliding import gradient_sliding, restart_free_sliding, stochastic_gradient_sliding
+from stochopt.variance_reduction import page, saga, storm, svrg
 
 __version__ = "0.1.0"
 
@@ -83,6 +85,11 @@ __all__ = [
     "gradient_sliding",
     "stochastic_gradient_sliding",
     "restart_free_sliding",
+    # Less noise than a batch has
+    "page",
+    "storm",
+    "svrg",
+    "saga",
     # Families
     "bilevel",
     "compositional",
@@ -91,4 +98,5 @@ __all__ = [
     "orthogonal",
     "proximal",
     "sliding",
+    "variance_reduction",
 ]

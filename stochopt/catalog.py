@@ -32,6 +32,7 @@ from stochopt.claims import (
     model_building,
     orthogonal,
     sliding,
+    variance_reduction,
 )
 from stochopt.compositional import (
     asc_pg,
@@ -55,6 +56,7 @@ from stochopt.sliding import (
     sliding_eval_params,
     stochastic_gradient_sliding,
 )
+from stochopt.variance_reduction import page, saga, storm, svrg
 
 # Factory arguments that a problem supplies, to its fields: the oracles, and what goes with them.
 _FROM_PROBLEM = {
@@ -63,6 +65,7 @@ _FROM_PROBLEM = {
         *ORACLES,
         "inner_shape",
         "lower_params",
+        "num_batches",
         "num_blocks",
         "num_sampled",
         "num_samples",
@@ -83,8 +86,9 @@ class Method:
     Attributes:
       name: unique; optax's own methods carry the path below ``optax``.
       factory: returns the transformation. Arguments named like an oracle (or ``inner_shape``,
-        ``lower_params``, ``num_blocks``, ``num_sampled``, ``num_samples``, ``sample``) are taken
-        from the :class:`stochopt.problems.Problem`; ``num_examples`` is its ``num_blocks``.
+        ``lower_params``, ``num_batches``, ``num_blocks``, ``num_sampled``, ``num_samples``,
+        ``sample``) are taken from the :class:`stochopt.problems.Problem`; ``num_examples`` is its
+        ``num_blocks``.
       family: heading of the list.
       summary: one line.
       paper: authors, year and where to read it.
@@ -535,6 +539,50 @@ METHODS = (
         defaults={**_COMPOSITE, "noise": 0.5, "strong_convexity": 0.005, "initial_gap": 10.0},
         claims=sliding.RESTART_FREE_SLIDING,
         **_SLIDING,
+    ),
+    Method(
+        name="page",
+        factory=page,
+        family="variance reduction",
+        summary="finite sums, convex or not: a recursive gradient, at times a full one",
+        paper="Li, Bao, Zhang, Richtárik 2021, arXiv:2008.10898",
+        gradient_of=None,
+        gradient_counter="num_gradients",
+        estimates={"gradient": lambda state: optax.tree.get(state, "anchor_gradient")},
+        claims=variance_reduction.PAGE,
+        seeds="map",
+    ),
+    Method(
+        name="storm",
+        factory=storm,
+        family="variance reduction",
+        summary="streams: momentum without its lag, two gradients on one batch",
+        paper="Cutkosky, Orabona 2019, arXiv:1905.10018",
+        gradient_of=None,
+        gradient_counter="num_gradients",
+        estimates=_CORRECTED,
+        claims=variance_reduction.STORM,
+    ),
+    Method(
+        name="svrg",
+        factory=svrg,
+        family="variance reduction",
+        summary="finite sums: gradients corrected from a snapshot",
+        paper="Johnson, Zhang 2013, NIPS",
+        gradient_of=None,
+        gradient_counter="num_gradients",
+        claims=variance_reduction.SVRG,
+        seeds="map",
+    ),
+    Method(
+        name="saga",
+        factory=saga,
+        family="variance reduction",
+        summary="finite sums: the memory of the last gradient of every sample",
+        paper="Defazio, Bach, Lacoste-Julien 2014, arXiv:1407.0202",
+        gradient_of=None,
+        takes="blocks",
+        claims=variance_reduction.SAGA,
     ),
 )
 

@@ -15,6 +15,7 @@ from stochopt.problems.friedman import friedman
 from stochopt.problems.hyper_cleaning import hyper_cleaning
 from stochopt.problems.log_partition import log_partition
 from stochopt.problems.logistic import logistic
+from stochopt.problems.logistic_finite_sum import logistic_finite_sum
 from stochopt.problems.matrix_regression import matrix_regression
 from stochopt.problems.noisy_quadratic import noisy_quadratic
 from stochopt.problems.nonconvex import cosine, polyak_lojasiewicz
@@ -44,6 +45,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "hyper-cleaning": hyper_cleaning,
     "log-partition": log_partition,
     "logistic": logistic,
+    "logistic-finite-sum": logistic_finite_sum,
     "matrix-regression": matrix_regression,
     "noisy-quadratic": noisy_quadratic,
     "phase-retrieval": phase_retrieval,
@@ -75,6 +77,7 @@ __all__ = [
     "hyper_cleaning",
     "log_partition",
     "logistic",
+    "logistic_finite_sum",
     "matrix_regression",
     "noisy_quadratic",
     "phase_retrieval",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from stochopt import _tree
+from stochopt import _counters, _tree
 from stochopt._checks import check_count, check_range, require_params, require_whole_tree
 from stochopt._oracles import check_shapes
 from stochopt.sliding.geometry import Geometry, euclidean
@@ -167,10 +167,12 @@ def slide(
             prox_center=center,
             averaged_point=average,
             num_smooth_gradients=optax.safe_increment(state.num_smooth_gradients),
-            num_subgradients=_add(state.num_subgradients, length),
-            num_prox=_add(state.num_prox, length),
-            num_truncated=_add(state.num_truncated, (wanted > max_inner).astype(jnp.int32)),
-            num_large_subgradients=_add(state.num_large_subgradients, num_large),
+            num_subgradients=_counters.add(state.num_subgradients, length),
+            num_prox=_counters.add(state.num_prox, length),
+            num_truncated=_counters.add(
+                state.num_truncated, (wanted > max_inner).astype(jnp.int32)
+            ),
+            num_large_subgradients=_counters.add(state.num_large_subgradients, num_large),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -238,9 +240,3 @@ def _inner_loop(
 def _between(a: Any, b: Any, weight: jax.Array) -> Any:
     """``(1 - weight) a + weight b`` for each leaf."""
     return jax.tree.map(lambda x, y: x + weight.astype(x.dtype) * (y - x), a, b)
-
-
-def _add(count: jax.Array, number: jax.Array) -> jax.Array:
-    """A counter that stays at its maximum."""
-    room = jnp.iinfo(count.dtype).max - count
-    return count + jnp.minimum(number, room)

@@ -50,6 +50,10 @@ HYPERPARAMS = {
         "noise": 1e-12,
         "initial_gap": 1e30,
     },
+    "page": {"learning_rate": 1.1e-3},
+    "storm": {"learning_rate": 1.1e-3},
+    "svrg": {"learning_rate": 1.1e-3},
+    "saga": {"learning_rate": 1.1e-3},
 }
 
 HARNESS = Harness()
@@ -100,7 +104,7 @@ AliasTest = suite(
         *(
             rf"test_optimization.*'{method.name}'.*_setup_rosenbrock.*complex"
             for method in catalog.METHODS
-            if method.family in ("bilevel", "compositional")
+            if method.family in ("bilevel", "compositional", "variance reduction")
         ),
     ),
 )
