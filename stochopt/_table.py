@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.experimental import checkify
 
 from stochopt import _tree
@@ -115,15 +116,12 @@ def exchange(table: Any, mean: Any, indices: jax.Array, rows: Any) -> tuple[Any,
       By how much each row changed (zero where it was dropped), the table, its mean.
     """
     num_rows = len(jax.tree.leaves(table)[0])
-    old, inside = _gather(table, indices), indices < num_rows
-
-    def change(new: jax.Array, row: jax.Array) -> jax.Array:
-        difference = new.astype(row.dtype) - row
-        return jnp.where(_tree.expand(inside, row), difference, jnp.zeros_like(difference))
-
-    difference = jax.tree.map(change, rows, old)
+    old = _gather(table, indices)
+    # Written as a function of what was read: otherwise XLA copies the table before the write.
+    new = _tree.where_rows(indices < num_rows, optax.tree.cast_like(rows, old), old)
+    difference = optax.tree.sub(new, old)
     mean = jax.tree.map(lambda m, d: m + jnp.sum(d, axis=0) / num_rows, mean, difference)
-    return difference, write(table, indices, rows), mean
+    return difference, write(table, indices, new), mean
 
 
 def _gather(tables: Any, indices: jax.Array) -> Any:

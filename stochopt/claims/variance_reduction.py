@@ -57,7 +57,7 @@ PAGE = (
         measure="squared_gradient_norm",
         exponent=1.0,
         control=_uncorrected,
-        horizons=powers_of_two(7, 12),
+        horizons=powers_of_two(8, 13),
     ),
 )
 
