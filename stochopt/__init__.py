@@ -14,6 +14,7 @@ from stochopt import (
     proximal,
     sliding,
     surrogates,
+    variance_reduction,
 )
 from stochopt.bilevel import (
     amigo,
@@ -59,6 +60,7 @@ from stochopt.sliding import (
     stochastic_gradient_sliding,
 )
 from stochopt.surrogates import proxy_prox, target_surrogate
+from stochopt.variance_reduction import page, saga, storm, svrg
 
 __version__ = "0.1.0"
 
@@ -111,6 +113,11 @@ __all__ = [
     # An expensive loss and something cheap that resembles it
     "proxy_prox",
     "target_surrogate",
+    # Less noise than a batch has
+    "page",
+    "storm",
+    "svrg",
+    "saga",
     # Families
     "bilevel",
     "compositional",
@@ -121,4 +128,5 @@ __all__ = [
     "proximal",
     "sliding",
     "surrogates",
+    "variance_reduction",
 ]

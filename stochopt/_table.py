@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.experimental import checkify
 
 from stochopt import _tree
@@ -102,13 +103,36 @@ def write(tables: Any, indices: jax.Array, rows: Any) -> Any:
     return jax.tree.map(scatter, tables, rows)
 
 
+def exchange(table: Any, mean: Any, indices: jax.Array, rows: Any) -> tuple[Any, Any, Any]:
+    """New rows in a table that is kept together with the mean of its rows.
+
+    Args:
+      table: by rows.
+      mean: of all of them.
+      indices: distinct; one beyond the end is dropped.
+      rows: the new ones.
+
+    Returns:
+      By how much each row changed (zero where it was dropped), the table, its mean.
+    """
+    num_rows = len(jax.tree.leaves(table)[0])
+    old = _gather(table, indices)
+    # Written as a function of what was read: otherwise XLA copies the table before the write.
+    new = _tree.where_rows(indices < num_rows, optax.tree.cast_like(rows, old), old)
+    difference = optax.tree.sub(new, old)
+    mean = jax.tree.map(lambda m, d: m + jnp.sum(d, axis=0) / num_rows, mean, difference)
+    return difference, write(table, indices, new), mean
+
+
 def _gather(tables: Any, indices: jax.Array) -> Any:
     leaves = jax.tree.leaves(tables)
     mesh = jax.typeof(leaves[0]).sharding.mesh
 
     def plain(tables: Any, indices: jax.Array) -> Any:
         def rows(t: jax.Array) -> jax.Array:
-            options: Any = {} if mesh.empty else {"out_sharding": _whole(mesh, t.ndim)}
+            # Every device gets the rows, of their entries what it has of the table's.
+            layout = jax.P(None, *jax.typeof(t).sharding.spec[1:])
+            options: Any = {} if mesh.empty else {"out_sharding": jax.NamedSharding(mesh, layout)}
             return t.at[indices].get(mode="fill", fill_value=0, **options)
 
         return jax.tree.map(rows, tables)

@@ -34,6 +34,7 @@ from stochopt.claims import (
     orthogonal,
     sliding,
     surrogates,
+    variance_reduction,
 )
 from stochopt.compositional import (
     asc_pg,
@@ -67,6 +68,7 @@ from stochopt.sliding import (
     stochastic_gradient_sliding,
 )
 from stochopt.surrogates import proxy_prox, target_surrogate
+from stochopt.variance_reduction import page, saga, storm, svrg
 
 # Factory arguments that a problem supplies, to its fields: the oracles, and what goes with them.
 _FROM_PROBLEM = {
@@ -75,6 +77,7 @@ _FROM_PROBLEM = {
         *ORACLES,
         "inner_shape",
         "lower_params",
+        "num_batches",
         "num_blocks",
         "num_sampled",
         "num_samples",
@@ -95,8 +98,9 @@ class Method:
     Attributes:
       name: unique; optax's own methods carry the path below ``optax``.
       factory: returns the transformation. Arguments named like an oracle (or ``inner_shape``,
-        ``lower_params``, ``num_blocks``, ``num_sampled``, ``num_samples``, ``sample``) are taken
-        from the :class:`stochopt.problems.Problem`; ``num_examples`` is its ``num_blocks``.
+        ``lower_params``, ``num_batches``, ``num_blocks``, ``num_sampled``, ``num_samples``,
+        ``sample``) are taken from the :class:`stochopt.problems.Problem`; ``num_examples`` is its
+        ``num_blocks``.
       family: heading of the list.
       summary: one line.
       paper: authors, year and where to read it.
@@ -635,6 +639,50 @@ METHODS = (
         gradient_of=None,
         gradient_counter="num_target_gradients",
         claims=surrogates.TARGET_SURROGATE,
+    ),
+    Method(
+        name="page",
+        factory=page,
+        family="variance reduction",
+        summary="finite sums, convex or not: a recursive gradient, at times a full one",
+        paper="Li, Bao, Zhang, Richtárik 2021, arXiv:2008.10898",
+        gradient_of=None,
+        gradient_counter="num_gradients",
+        estimates={"gradient": lambda state: optax.tree.get(state, "anchor_gradient")},
+        claims=variance_reduction.PAGE,
+        seeds="map",
+    ),
+    Method(
+        name="storm",
+        factory=storm,
+        family="variance reduction",
+        summary="streams: momentum without its lag, two gradients on one batch",
+        paper="Cutkosky, Orabona 2019, arXiv:1905.10018",
+        gradient_of=None,
+        gradient_counter="num_gradients",
+        estimates=_CORRECTED,
+        claims=variance_reduction.STORM,
+    ),
+    Method(
+        name="svrg",
+        factory=svrg,
+        family="variance reduction",
+        summary="finite sums: gradients corrected from a snapshot",
+        paper="Johnson, Zhang 2013, NIPS",
+        gradient_of=None,
+        gradient_counter="num_gradients",
+        claims=variance_reduction.SVRG,
+        seeds="map",
+    ),
+    Method(
+        name="saga",
+        factory=saga,
+        family="variance reduction",
+        summary="finite sums: the memory of the last gradient of every sample",
+        paper="Defazio, Bach, Lacoste-Julien 2014, arXiv:1407.0202",
+        gradient_of=None,
+        takes="blocks",
+        claims=variance_reduction.SAGA,
     ),
 )
 

@@ -144,13 +144,6 @@ def estimate_saga_field(
 
 def _saga(new: Any, index: jax.Array, table: Any, mean: Any) -> tuple[Any, Any, Any]:
     """The estimate, the mean and the table after a sample was drawn."""
-    rows = jax.tree.map(lambda t: t[index], table)
-    new = optax.tree.cast_like(new, rows)
-    difference = optax.tree.sub(new, rows)
-    estimate = optax.tree.add(difference, mean)
-    add = lambda m, d, t: m + d / len(t)
-    return (
-        estimate,
-        jax.tree.map(add, mean, difference, table),
-        _table.write(table, jnp.reshape(index, 1), jax.tree.map(lambda u: u[None], new)),
-    )
+    indices, rows = jnp.reshape(index, 1), jax.tree.map(lambda u: u[None], new)
+    difference, table, new_mean = _table.exchange(table, mean, indices, rows)
+    return jax.tree.map(lambda d, m: d[0] + m, difference, mean), new_mean, table

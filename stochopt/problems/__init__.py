@@ -15,6 +15,7 @@ from stochopt.problems.friedman import friedman
 from stochopt.problems.hyper_cleaning import hyper_cleaning
 from stochopt.problems.log_partition import log_partition
 from stochopt.problems.logistic import logistic
+from stochopt.problems.logistic_finite_sum import logistic_finite_sum
 from stochopt.problems.matrix_regression import matrix_regression
 from stochopt.problems.noisy_quadratic import noisy_quadratic
 from stochopt.problems.noisy_squares import noisy_squares
@@ -49,6 +50,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "hyper-cleaning": hyper_cleaning,
     "log-partition": log_partition,
     "logistic": logistic,
+    "logistic-finite-sum": logistic_finite_sum,
     "matrix-regression": matrix_regression,
     "noisy-quadratic": noisy_quadratic,
     "noisy-squares": noisy_squares,
@@ -85,6 +87,7 @@ __all__ = [
     "hyper_cleaning",
     "log_partition",
     "logistic",
+    "logistic_finite_sum",
     "matrix_regression",
     "noisy_quadratic",
     "noisy_squares",

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from stochopt._checks import check_count
+from stochopt.problems.libsvm import Source
 from stochopt.problems.problem import Problem
-from stochopt.problems.reweighted_logistic import Source, signed_examples
+from stochopt.problems.reweighted_logistic import signed_examples
 
 #: Bounds of the logarithms of the penalties.
 LEAST, MOST = -8.0, 0.0

@@ -2,8 +2,12 @@
 
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+#: A file in LIBSVM's text format, or rows and labels; a label counts as 1 where positive, else -1.
+Source = str | PathLike[str] | tuple[Any, Any]
 
 
 def read_libsvm(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -37,3 +41,16 @@ def read_libsvm(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     for row, found in zip(rows, entries, strict=True):
         row[np.fromiter(found, int, len(found)) - 1] = list(found.values())
     return rows, np.asarray(labels, np.float32)
+
+
+def read_examples(name: str, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and labels of a source, float32; errors say its name."""
+    if isinstance(source, (str, PathLike)):
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"{name} must be a file in LIBSVM's format, got {source!s}.")
+        return read_libsvm(source)
+    rows, labels = (np.asarray(array, np.float32) for array in source)
+    if rows.ndim != 2 or labels.shape != rows.shape[:1]:
+        shapes = f"{rows.shape} and {labels.shape}"
+        raise ValueError(f"{name} must be rows and as many labels, got shapes {shapes}.")
+    return rows, labels

@@ -33,12 +33,7 @@ def logistic(
     check_count("num_examples", num_examples)
     check_count("batch_size", batch_size)
     check_range("decay", decay, "(0, inf)")
-    rng = np.random.default_rng(0)
-    rows = rng.standard_normal((num_examples, num_features)) / np.sqrt(num_features)
-    truth = rng.standard_normal(num_features)
-    margins = rows @ (4 * np.sqrt(num_features) * truth / np.linalg.norm(truth))
-    labels = np.where(rng.uniform(size=num_examples) < 1 / (1 + np.exp(-margins)), 1.0, -1.0)
-    signed = rows * labels[:, None]
+    signed = synthetic_examples(num_examples, num_features)
     optimum = minimizer(signed, decay)
 
     def loss(params: jax.Array, batch: jax.Array) -> jax.Array:
@@ -75,6 +70,16 @@ def logistic(
         strong_convexity=decay,
         noise=float(np.sqrt(np.mean(np.sum(deviations**2, axis=1)) / batch_size)),
     )
+
+
+def synthetic_examples(num_examples: int, num_features: int) -> np.ndarray:
+    """The data of :func:`logistic`: rows times their labels."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((num_examples, num_features)) / np.sqrt(num_features)
+    truth = rng.standard_normal(num_features)
+    margins = rows @ (4 * np.sqrt(num_features) * truth / np.linalg.norm(truth))
+    labels = np.where(rng.uniform(size=num_examples) < 1 / (1 + np.exp(-margins)), 1.0, -1.0)
+    return rows * labels[:, None]
 
 
 def minimizer(signed: np.ndarray, decay: float) -> np.ndarray:

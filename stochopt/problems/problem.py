@@ -15,6 +15,7 @@ Batch = Any
 #: Functions of a :class:`Problem` that a method may need.
 ORACLES = (
     "loss",
+    "full_loss",
     "inner",
     "outer",
     "embed",
@@ -55,6 +56,9 @@ class Problem:
       target: the value of ``objective`` that counts as solved.
       loss: ``loss(params, batch) -> scalar``. Where ``inner`` and ``outer`` exist this is the naive
         plug-in loss ``outer(inner(params, batch), params, batch)``, whose gradient is biased.
+      full_loss: ``full_loss(params) -> scalar`` of a finite sum, the mean of ``loss`` over all of
+        its terms.
+      num_batches: how many batches make up the full loss, rounded up.
       inner: ``inner(params, batch) -> y``, the batch mean of an inner function; of a coupled
         problem, that of one block on its own batch.
       outer: ``outer(y, params, batch) -> scalar``; of a coupled problem, for one block.
@@ -87,7 +91,7 @@ class Problem:
         sample below and of one above that a batch holds.
       num_blocks: :math:`n` of a coupled problem, the mean over :math:`n` blocks of
         ``outer(E inner)``, of the losses of examples, or of ``upper`` where each block has a lower
-        problem of its own.
+        problem of its own; of a finite sum, the number of its terms.
       blocks: ``blocks(batch) -> (block_indices, block_batch)`` of a coupled problem: which blocks a
         batch holds, and what it holds of each, with a leading axis over these blocks.
       residuals: ``residuals(params, batch) -> c``, a vector with a smooth entry for each example of
@@ -129,6 +133,8 @@ class Problem:
     score: str | None = None
     target: float | None = None
     loss: Callable[[Params, Batch], jax.Array] | None = None
+    full_loss: Callable[[Params], jax.Array] | None = None
+    num_batches: int | None = None
     inner: Callable[[Params, Batch], Any] | None = None
     outer: Callable[[Any, Params, Batch], jax.Array] | None = None
     embed: Callable[[Params, Any], jax.Array] | None = None

@@ -1,7 +1,5 @@
 """Which training examples to trust: weights shared by many logistic regressions."""
 
-from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from stochopt._checks import check_count, check_range
-from stochopt.problems.libsvm import read_libsvm
+from stochopt.problems.libsvm import Source, read_examples
 from stochopt.problems.problem import Problem
-
-#: A file in LIBSVM's text format, or rows and labels; a label counts as 1 where positive, else -1.
-Source = str | PathLike[str] | tuple[Any, Any]
 
 _COOLEST, _HOTTEST = 1.1, 10.9
 _NEWTON_STEPS = 25
@@ -223,18 +218,6 @@ def signed_parts(training: Source, testing: Source) -> SignedParts:
 
 def signed_examples(name: str, source: Source) -> np.ndarray:
     """Rows with a one in front times their label, float32; errors say the name of the source."""
-    rows, labels = _examples(name, source)
+    rows, labels = read_examples(name, source)
     padded = np.pad(rows, ((0, 0), (1, 0)), constant_values=1)
     return np.where(labels > 0, padded.T, -padded.T).T.astype(np.float32, order="C")
-
-
-def _examples(name: str, source: Source) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(source, (str, PathLike)):
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"{name} must be a file in LIBSVM's format, got {source!s}.")
-        return read_libsvm(source)
-    rows, labels = (np.asarray(array, np.float32) for array in source)
-    if rows.ndim != 2 or labels.shape != rows.shape[:1]:
-        shapes = f"{rows.shape} and {labels.shape}"
-        raise ValueError(f"{name} must be rows and as many labels, got shapes {shapes}.")
-    return rows, labels

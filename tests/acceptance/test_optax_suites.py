@@ -73,6 +73,10 @@ HYPERPARAMS = {
         "inner_optimizer": optax.sgd(1.1e-3),
         "num_inner": 2,
     },
+    "page": {"learning_rate": 1.1e-3},
+    "storm": {"learning_rate": 1.1e-3},
+    "svrg": {"learning_rate": 1.1e-3},
+    "saga": {"learning_rate": 1.1e-3},
 }
 
 HARNESS = Harness()
@@ -123,7 +127,8 @@ AliasTest = suite(
         *(
             rf"test_optimization.*'{method.name}'.*_setup_rosenbrock.*complex"
             for method in catalog.METHODS
-            if method.family in ("bilevel", "compositional", "model based", "surrogates")
+            if method.family
+            in ("bilevel", "compositional", "model based", "surrogates", "variance reduction")
         ),
     ),
 )

@@ -62,6 +62,7 @@ def test_name_and_summary(name):
     assert (problem.smooth is None) == (problem.prox is None)
     assert (problem.smooth is not None) == bool(problem.nonsmooth or problem.cheap)
     assert (problem.operator is None) == (problem.dual is None)
+    assert (problem.full_loss is None) == (problem.num_batches is None)
     of_density = ("log_density", "log_noise_density", "sample_noise")
     assert problem.missing(of_density) in ([], list(of_density))
 
@@ -164,7 +165,7 @@ def test_missing_oracles_are_listed_in_order():
 
 UNBIASED = having(
     "exact",
-    but=[name for name, p in MADE.items() if p.inner or p.embed or not p.loss],
+    but=[name for name, p in MADE.items() if p.inner or p.embed or not p.loss or p.noise is None],
 )
 DRAWS = 4000
 
@@ -272,7 +273,7 @@ def differences(name, steepest):
     return (x - y).reshape(len(x), -1), change.reshape(len(x), -1)
 
 
-@having("smoothness", but=COMPOSITE)
+@having("smoothness", but=[*COMPOSITE, *(n for n in PROBLEMS if MADE[n].optimum is None)])
 def test_smoothness_is_the_least_lipschitz_constant_of_the_gradient(x64, name):
     steps, changes = differences(name, steepest=True)
     ratios = np.linalg.norm(changes, axis=1) / np.linalg.norm(steps, axis=1)
