@@ -242,7 +242,7 @@ def accelerated_sliding(
 
     References:
       Lan, Ouyang, `Accelerated gradient sliding for structured convex optimization
-      <https://arxiv.org/abs/1609.04905>`_, 2016; the constants are derived here.
+      <https://doi.org/10.1007/s10589-022-00365-z>`_, 2022; the constants are derived here.
     """
 
     def named(params: Any, batch: Any) -> jax.Array:
@@ -327,7 +327,8 @@ def restart_free_accelerated_sliding(
       [1. 1. 1. 9. 9. 9.]
 
     References:
-      Source of the complexity: restart-free accelerated stochastic gradient sliding, 2026. The
+      Source of the complexity: Wu, Xu, Zhang, `Restart-Free (Accelerated) Gradient Sliding Methods
+      for Strongly Convex Composite Optimization <https://arxiv.org/abs/2602.04161>`_, 2026. The
       constants are derived here.
     """
     policy = restart_free_smoothed(
