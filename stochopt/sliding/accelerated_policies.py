@@ -136,7 +136,7 @@ def accelerated_lan_ouyang(
 
     References:
       Lan, Ouyang, `Accelerated gradient sliding for structured convex optimization
-      <https://arxiv.org/abs/1609.04905>`_, 2016.
+      <https://doi.org/10.1007/s10589-022-00365-z>`_, 2022.
     """
     _check_smoothness(smoothness, cheap_smoothness)
     check_range("initial_distance", initial_distance, "(0, inf)")
@@ -231,7 +231,8 @@ def restart_free_smoothed(
         small costs applications of the operator.
 
     References:
-      Source of the complexity: restart-free accelerated stochastic gradient sliding, 2026. The
+      Source of the complexity: Wu, Xu, Zhang, `Restart-Free (Accelerated) Gradient Sliding Methods
+      for Strongly Convex Composite Optimization <https://arxiv.org/abs/2602.04161>`_, 2026. The
       constants are derived here.
     """
     mixing = lambda: jnp.minimum(0.5, 0.5 * jnp.sqrt(strong_convexity / smoothness))

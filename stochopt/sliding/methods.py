@@ -242,7 +242,7 @@ def accelerated_sliding(
 
     References:
       Lan, Ouyang, `Accelerated gradient sliding for structured convex optimization
-      <https://arxiv.org/abs/1609.04905>`_, 2016; the constants are derived here.
+      <https://doi.org/10.1007/s10589-022-00365-z>`_, 2022; the constants are derived here.
     """
 
     def named(params: Any, batch: Any) -> jax.Array:
@@ -312,10 +312,10 @@ def restart_free_accelerated_sliding(
       >>> import jax, jax.numpy as jnp, optax
       >>> from stochopt import proximal, restart_free_accelerated_sliding
       >>> from stochopt.sliding import sliding_eval_params
-      >>> data = jnp.array([0.1, -0.1, 0.0, 1.1, 0.9, 1.0])
+      >>> data = jnp.array([1.0, -1.0, 0.0, 11.0, 9.0, 10.0])
       >>> optimizer = restart_free_accelerated_sliding(
-      ...     lambda x: 0.3 * jnp.diff(x), proximal.dual_of_l1(5), smoothness=1.0,
-      ...     strong_convexity=1.0, operator_norm=0.6, initial_gap=1.0,
+      ...     lambda x: 3.0 * jnp.diff(x), proximal.dual_of_l1(5), smoothness=1.0,
+      ...     strong_convexity=1.0, operator_norm=6.0, initial_gap=200.0,
       ...     prox=proximal.ridge(1.0))
       >>> params = jnp.zeros(6)
       >>> state = optimizer.init(params)
@@ -323,11 +323,12 @@ def restart_free_accelerated_sliding(
       >>> for _ in range(40):
       ...     updates, state = step(params, state)
       ...     params = optax.apply_updates(params, updates)
-      >>> print(sliding_eval_params(state, params).round(2))
-      [0.1 0.1 0.1 0.9 0.9 0.9]
+      >>> print(sliding_eval_params(state, params).round())
+      [1. 1. 1. 9. 9. 9.]
 
     References:
-      Source of the complexity: restart-free accelerated stochastic gradient sliding, 2026. The
+      Source of the complexity: Wu, Xu, Zhang, `Restart-Free (Accelerated) Gradient Sliding Methods
+      for Strongly Convex Composite Optimization <https://arxiv.org/abs/2602.04161>`_, 2026. The
       constants are derived here.
     """
     policy = restart_free_smoothed(

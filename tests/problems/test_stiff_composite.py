@@ -1,5 +1,7 @@
 """The stiff composite problem: its parts, their constants, its solution."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ PROBLEM = stiff_composite(dimension=9, condition=20, stiffness=30, seed=3)
 NOTHING = np.zeros(9)
 
 
+@functools.cache
 def hessian(oracle):
     return np.asarray(jax.hessian(lambda x: oracle(x, NOTHING))(jnp.zeros(9)))
 

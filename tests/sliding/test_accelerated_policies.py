@@ -83,10 +83,10 @@ def test_what_the_proofs_need(x64, name):
     noisy = policy.gradient_batch_size is not None
     assert np.all((lam > 0) & (lam <= 1) & (length >= 1))
     assert np.all(beta >= (1 - 1e-12) * (2 if noisy else 1) * L * lam)
-    first = np.array([policy.inner_weight(k, 1.0) for k in STEPS])
+    weight = lambda t: policy.inner_weight(jnp.asarray(STEPS, float), t) + np.zeros(len(STEPS))
+    first, second = np.asarray(weight(1.0)), np.asarray(weight(2.0))
     cheap_smoothness = NORM**2 / eta if policy.smoothing else 0.1 if "well" in name else L_H
     assert np.all(first >= (1 - 1e-12) * 2 * cheap_smoothness * lam)
-    second = np.array([policy.inner_weight(k, 2.0) for k in STEPS])
     np.testing.assert_allclose(second, first / 2 + (beta + mu) / 2)
     # The potential of a step counts at most as much in the next one as the gap does.
     ell = 2 * first / (length * (length + 1))
@@ -98,7 +98,7 @@ def test_what_the_proofs_need(x64, name):
         # Half of what the bound contracts by is for the smoothing.
         share = lam * eta * DIAMETER
         if noisy:
-            batch = np.array([policy.gradient_batch_size(k) for k in STEPS])
+            batch = np.asarray(policy.gradient_batch_size(jnp.asarray(STEPS, float)))
             share = share + 0.5**2 / (2 * L * batch)
         assert np.all(bound >= ((1 - lam) * np.append(4 * GAP, bound[:-1]) + share) * (1 - 1e-12))
         # The start is worth no more than the bound there: its gap, twice what smoothing hides, and
