@@ -26,6 +26,7 @@ from stochopt.problems.reweighted_logistic import reweighted_logistic
 from stochopt.problems.ridge_hyperparameter import ridge_hyperparameter
 from stochopt.problems.separable_composite import separable_composite
 from stochopt.problems.stacked import stacked
+from stochopt.problems.streaming_absolute_loss import streaming_absolute_loss
 from stochopt.problems.text import text
 from stochopt.problems.tilted import tilted
 
@@ -53,6 +54,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "ridge-hyperparameter": ridge_hyperparameter,
     "robust-contrastive-views": robust_contrastive_views,
     "separable-composite": separable_composite,
+    "streaming-absolute-loss": streaming_absolute_loss,
     "text": text,
 }
 
@@ -87,6 +89,7 @@ __all__ = [
     "separable_composite",
     "square_prox",
     "stacked",
+    "streaming_absolute_loss",
     "text",
     "tilted",
 ]
