@@ -9,7 +9,8 @@ the target until the run ends.
 
 ``run`` tunes every method on seeds of their own: all settings of its grid, then for each target
 those from which no other setting of the method takes less of both by the medians. These run on
-fresh seeds, and what they take there is kept, by seed. Results go into a JSON file, and a picture
+fresh seeds, and what they take there is kept, by seed. ``true`` runs both sliding methods with the
+true constants. Results go into a JSON file, and a picture
 beside it: the fronts, and the least cost of each method where a smooth gradient costs as much as p
 samples.
 """
@@ -230,15 +231,18 @@ METHODS = {
 }
 
 
+def seeds(first, number):
+    return jax.vmap(jax.random.key)(first + jnp.arange(number))
+
+
 def measure(arguments, record):
-    keys = lambda first, number: jax.vmap(jax.random.key)(first + jnp.arange(number))
     for name in arguments.methods:
         results, grid = METHODS[name]
-        tuned = np.stack(results(keys(TUNE_SEED, arguments.tune_seeds), grid))
+        tuned = np.stack(results(seeds(TUNE_SEED, arguments.tune_seeds), grid))
         medians = np.median(tuned, axis=2)  # setting, target, count
         chosen = [front(medians[:, number]) for number in range(len(TARGETS))]
         places = sorted(set(itertools.chain(*chosen)))
-        fresh = results(keys(0, arguments.seeds), [grid[i] for i in places])
+        fresh = results(seeds(0, arguments.seeds), [grid[i] for i in places])
         by_place = dict(zip(places, fresh, strict=True))
         record["methods"][name] = {
             f"{target:g}": [
@@ -253,6 +257,19 @@ def measure(arguments, record):
         }
         print(f"{name}: {len(grid)} settings, {len(places)} on fresh seeds", flush=True)
         save(arguments, record)
+
+
+def with_true_constants(arguments, record):
+    """Both sliding methods as their analyses want them, on the same fresh seeds."""
+    setting = {"gap": 1.0, "modulus": 1.0, "inner batch": 1}
+    record["true constants"] = {}
+    for name in ("restart-free sliding", "restarted sliding"):
+        found = METHODS[name][0](seeds(0, arguments.seeds), [setting])[0]
+        record["true constants"][name] = {
+            target: {"smooth gradients": row[:, 0].tolist(), "samples": row[:, 1].tolist()}
+            for target, row in zip(record["targets"], found, strict=True)
+        }
+    save(arguments, record)
 
 
 # Table and picture
@@ -279,6 +296,9 @@ def table(arguments, record):
                     if value is not None
                 )
                 print("| " + " | ".join([name, told, *map(spread, both(row).T)]) + " |")
+        for name, by_target in record["true constants"].items():
+            row = map(spread, both(by_target[target]).T)
+            print("| " + " | ".join([name, "true constants", *row]) + " |")
         prices, costs = least_costs(record, target)
         others = [name for name in costs if name != "restart-free sliding"]
         for name in others:
@@ -350,10 +370,16 @@ def picture(arguments, record):
                 bottom.plot(prices, costs[name] / cheapest, color=color, linestyle=dashes)
             for ax in (top, bottom):
                 ax.set(xscale="log", yscale="log")
-            top.set(xlabel="smooth gradients")
+            top.set(xlabel="smooth gradients", xlim=(6, 400))
+            ticks = (10, 20, 50, 100, 200)
+            top.set_xticks(ticks, map(str, ticks))
+            levels = (2000, 5000, 10_000, 20_000, 50_000)
+            top.set_yticks(levels, [f"{level:,}" for level in levels])
+            top.minorticks_off()
             top.set_title(f"relative gap {target}")
-            bottom.set(xlabel="price of a smooth gradient, in samples", ylim=(0.97, 10))
-            bottom.set_yticks([1, 2, 5, 10], ["1", "2", "5", "10"])
+            bottom.set(xlabel="price of a smooth gradient, in samples", ylim=(0.97, 3))
+            bottom.set_yticks([1, 1.5, 2, 3], ["1", "1.5", "2", "3"])
+            bottom.minorticks_off()
         axes[0, 0].set_ylabel("samples")
         axes[1, 0].set_ylabel("cost relative to the cheapest")
         handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -367,7 +393,7 @@ def save(arguments, record):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parts = {"run": measure, "table": table, "picture": picture}
+    parts = {"run": measure, "true": with_true_constants, "table": table, "picture": picture}
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=20)
