@@ -10,9 +10,9 @@ the target until the run ends.
 ``run`` tunes every method on seeds of their own: all settings of its grid, then for each target
 those from which no other setting of the method takes less of both by the medians. These run on
 fresh seeds, and what they take there is kept, by seed. ``true`` runs both sliding methods with the
-true constants. Results go into a JSON file, and a picture
-beside it: the fronts, and the least cost of each method where a smooth gradient costs as much as p
-samples.
+true constants on them. Results go into a JSON file, to which each method adds its own, and a
+picture beside it: the fronts, and the least cost of each method where a smooth gradient costs as
+much as p samples.
 """
 
 import argparse
@@ -35,8 +35,8 @@ from stochopt.problems import streaming_absolute_loss
 TARGETS = (3e-3, 3e-4)  # gaps relative to that of the start
 TUNE_SEED = 1000
 CHUNK = 16  # samples drawn at a time
-MOST_SAMPLES = 80_000  # in a run of sliding; of SGD where the batch is small
-MOST_STEPS = 800
+MOST_SAMPLES, MOST_STEPS = 80_000, 800  # of a run, which ends at the first of them
+FEWEST_STEPS = 60  # of a run with large batches of constant size
 
 PROBLEM = streaming_absolute_loss()
 START = PROBLEM.init(None)
@@ -157,14 +157,12 @@ def descent_results(keys, settings):
         grown = np.minimum(batch * growth ** np.arange(MOST_STEPS), MOST_SAMPLES)
         batches = (CHUNK * np.ceil(grown / CHUNK)).astype(np.int32)
         samples = np.cumsum(batches, dtype=float)
-        # Large batches: enough steps to converge.
-        num_steps = min(max(int(np.searchsorted(samples, MOST_SAMPLES)), 60), MOST_STEPS)
-        if growth > 1:
-            num_steps = int(np.searchsorted(samples, MOST_SAMPLES))
-        column = lambda name: jnp.asarray([settings[i][name] for i in places], jnp.float32)  # noqa: B023
-        gaps = np.asarray(
-            descents(keys, batches, column("step"), column("knee"), column("momentum"), num_steps)
-        )[:, :num_steps]
+        num_steps = min(int(np.searchsorted(samples, MOST_SAMPLES)), MOST_STEPS)
+        if growth == 1:
+            num_steps = max(num_steps, FEWEST_STEPS)
+        names = ("step", "knee", "momentum")
+        columns = jnp.array([[settings[i][name] for i in places] for name in names])
+        gaps = np.asarray(descents(keys, batches, *columns, num_steps))[:, :num_steps]
         for number, place in enumerate(places):
             output = settings[place]["output"] == "average"
             found[place] = counts(
