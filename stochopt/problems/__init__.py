@@ -31,6 +31,7 @@ from stochopt.problems.separable_composite import separable_composite
 from stochopt.problems.simplex_quadratic import simplex_quadratic
 from stochopt.problems.stacked import stacked
 from stochopt.problems.stiff_composite import stiff_composite
+from stochopt.problems.streaming_absolute_loss import streaming_absolute_loss
 from stochopt.problems.target_logistic import target_logistic
 from stochopt.problems.text import text
 from stochopt.problems.tilted import tilted
@@ -64,6 +65,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "separable-composite": separable_composite,
     "simplex-quadratic": simplex_quadratic,
     "stiff-composite": stiff_composite,
+    "streaming-absolute-loss": streaming_absolute_loss,
     "target-logistic": target_logistic,
     "text": text,
 }
@@ -104,6 +106,7 @@ __all__ = [
     "simplex_quadratic",
     "stacked",
     "target_logistic",
+    "streaming_absolute_loss",
     "text",
     "stiff_composite",
     "tilted",
