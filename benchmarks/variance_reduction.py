@@ -161,18 +161,25 @@ def quartiles(counts):
     return np.quantile(counts, [0.25, 0.5, 0.75], method="nearest")
 
 
-def report(regularization, rows, num_terms):
+def report(regularization, rows, num_terms, budget):
     print(f"\nregularization {regularization}")
-    print("| method | step times L, other settings | gradients | passes | seeds | of SGD's |")
+    print(
+        "| method | step times L, other settings | gradients | passes | seeds | SGD's over these |"
+    )
     print("|---|---|---|---|---|---|")
+    show = lambda count: f"{count:,.0f}" if count < np.inf else f"> {budget:,.0f}"
     sgd = np.median(rows["sgd"]["counts"])
     for name, row in rows.items():
         low, middle, high = quartiles(row["counts"])
         settings = ", ".join(f"{value:g}" for value in row["rates"].values())
         reached = f"{np.sum(np.isfinite(row['counts']))} of {len(row['counts'])}"
+        spread = f" [{show(low)}, {show(high)}]" if low < np.inf else ""
+        passes, ratio = "-", "-"
+        if middle < np.inf:
+            passes = f"{middle / num_terms:.1f}"
+            ratio = ("> " if sgd == np.inf else "") + f"{min(sgd, budget) / middle:.1f}"
         print(
-            f"| `{name}` | {settings} | {middle:,.0f} [{low:,.0f}, {high:,.0f}] | "
-            f"{middle / num_terms:.1f} | {reached} | 1 / {sgd / middle:.1f} |"
+            f"| `{name}` | {settings} | {show(middle)}{spread} | {passes} | {reached} | {ratio} |"
         )
 
 
@@ -206,13 +213,13 @@ def main():
     parser.add_argument("--batch-size", type=int, default=151)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--tune-seeds", type=int, default=1)
-    parser.add_argument("--tune-budget", type=float, default=4e6, help="gradients of single terms")
-    parser.add_argument("--budget", type=float, default=1e7, help="likewise, with fresh seeds")
+    parser.add_argument("--tune-budget", type=float, default=3e6, help="gradients of single terms")
+    parser.add_argument("--budget", type=float, default=6e6, help="likewise, with fresh seeds")
     parser.add_argument("--out", type=Path, default=Path("race/variance-reduction"))
     arguments = parser.parse_args()
     results = {r: compare(arguments, r) for r in REGULARIZATIONS}
     for regularization, (problem, rows) in results.items():
-        report(regularization, rows, problem.num_blocks)
+        report(regularization, rows, problem.num_blocks, arguments.budget)
     arguments.out.mkdir(parents=True, exist_ok=True)
     plots.save(draw(results), arguments.out / "variance-reduction")
     record = {
