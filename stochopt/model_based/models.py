@@ -1,6 +1,5 @@
 """Models of a sampled loss around a point."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from stochopt import _tree
-from stochopt._checks import check_range
-from stochopt._oracles import check_like
+from stochopt._checks import check_arguments, check_range
+from stochopt._oracles import check_shapes
 from stochopt.model_based.box import duality_gap, least_absolute_multipliers
 from stochopt.model_based.step import Model, Move, Sample
 from stochopt.proximal import Prox
@@ -37,13 +36,13 @@ def subgradient(prox: Prox | None = None) -> Model:
       ValueError: ``prox`` returned another structure or other shapes than those of ``params``.
     """
     if prox is not None:
-        _check_arguments("prox", prox, "params, step")
+        check_arguments("prox", prox, "params, step")
 
     def minimize(sample: Sample, step: jax.Array) -> Move:
         if prox is None:
             return Move(_scaled(-step, sample.gradient), 0)
         point = prox(_tree.add_scaled(sample.params, -step, sample.gradient), step)
-        check_like("the result of prox", point, sample.params, "params")
+        check_shapes("prox", point, sample.params, "params")
         return Move(optax.tree.sub(point, sample.params), 0)
 
     return Model((), minimize)
@@ -100,7 +99,7 @@ def prox_linear(residuals: Residuals) -> Model:
       TypeError: ``residuals`` takes other arguments.
       ValueError: ``residuals`` returned something else than a real scalar or vector.
     """
-    _check_arguments("residuals", residuals, "params, batch")
+    check_arguments("residuals", residuals, "params, batch")
 
     def minimize(sample: Sample, step: jax.Array) -> Move:
         inside = lambda params: _as_vector(residuals(params, sample.batch))
@@ -139,11 +138,11 @@ def prox_point(loss_prox: LossProx) -> Model:
       TypeError: ``loss_prox`` takes other arguments.
       ValueError: ``loss_prox`` returned another structure or other shapes than those of ``params``.
     """
-    _check_arguments("loss_prox", loss_prox, "params, step, batch")
+    check_arguments("loss_prox", loss_prox, "params, step, batch")
 
     def minimize(sample: Sample, step: jax.Array) -> Move:
         point = loss_prox(sample.params, step, sample.batch)
-        check_like("the result of loss_prox", point, sample.params, "params")
+        check_shapes("loss_prox", point, sample.params, "params")
         return Move(optax.tree.sub(point, sample.params), 0)
 
     return Model(("batch",), minimize)
@@ -174,11 +173,3 @@ def _as_vector(values: Any) -> jax.Array:
         what = f"{dtype} of shape {shape}" if dtype is not None else type(values).__name__
         raise ValueError(f"residuals must return a real scalar or a vector of them, got {what}.")
     return jnp.atleast_1d(values)
-
-
-def _check_arguments(name: str, oracle: Callable[..., Any], arguments: str) -> None:
-    """Raises ``TypeError`` unless ``oracle`` can be called with these positional arguments."""
-    try:
-        inspect.signature(oracle).bind(*arguments.split(", "))
-    except TypeError as error:
-        raise TypeError(f"{name} must be a function {name}({arguments}): {error}.") from error
