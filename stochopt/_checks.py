@@ -1,5 +1,7 @@
 """Clear errors for bad hyper-parameters and for missing arguments of ``update``."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,6 +37,20 @@ def check_count(name: str, value: Any) -> None:
     array = np.asarray(value)
     if not (np.issubdtype(array.dtype, np.integer) and np.all(array >= 1)):
         raise ValueError(f"{name} must be a whole number of at least 1, got {value}.")
+
+
+def check_arguments(name: str, oracle: Callable[..., Any], arguments: str) -> None:
+    """Raises ``TypeError`` unless ``oracle`` can be called with these positional arguments.
+
+    Args:
+      name: the oracle's name.
+      oracle: a function, or anything that can be called.
+      arguments: their names, such as ``"params, step"``.
+    """
+    try:
+        inspect.signature(oracle).bind(*arguments.split(", "))
+    except TypeError as error:
+        raise TypeError(f"{name} must be a function {name}({arguments}): {error}.") from error
 
 
 def require_params(method: str, params: Any) -> None:

@@ -1,6 +1,5 @@
 """Clear errors for oracles that return, or get, other shapes than they should."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -79,11 +78,3 @@ def scalar_oracle(name: str, oracle: Callable[..., jax.Array]) -> Callable[..., 
         return value
 
     return named
-
-
-def check_arguments(name: str, oracle: Callable[..., Any], arguments: str) -> None:
-    """Raises ``TypeError`` unless ``oracle`` can be called with these positional arguments."""
-    try:
-        inspect.signature(oracle).bind(*arguments.split(", "))
-    except TypeError as error:
-        raise TypeError(f"{name} must be a function {name}({arguments}): {error}.") from error

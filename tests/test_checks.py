@@ -85,3 +85,11 @@ def test_masked_trees(params):
 
 def test_whole_trees_pass():
     _checks.require_whole_tree("method", {"a": 1.0, "b": None, "c": ()})
+
+
+def test_oracles_of_another_arity_are_named():
+    for oracle in (lambda x, step: x, lambda *arguments: 0, jax.jit(lambda x, step, more=1: x)):
+        _checks.check_arguments("prox", oracle, "params, step")
+    for oracle in (lambda x: x, lambda x, step, more: x, lambda *, params, step: params, 3):
+        with pytest.raises(TypeError, match=r"^prox must be a function prox\(params, step\): "):
+            _checks.check_arguments("prox", oracle, "params, step")

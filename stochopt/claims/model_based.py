@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from stochopt.claims.claim import Claim, Constants, Control
+from stochopt.claims.claim import Claim, Constants, Control, powers_of_two
 from stochopt.model_based import prox_subgradient, stochastic_prox_point
 from stochopt.problems import noisy_quadratic, noisy_squares, separable_composite
 
@@ -83,6 +83,7 @@ STOCHASTIC_PROX_LINEAR = (
         setting="weakly convex; bounded subgradients; two residuals",
         problem=functools.partial(_squares, batch_size=2),
         control=_BIASED,
+        horizons=powers_of_two(8, 15),  # each update solves a quadratic program
     ),
 )
 STOCHASTIC_PROX_POINT = (

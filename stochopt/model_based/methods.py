@@ -47,7 +47,7 @@ def prox_subgradient(
       >>> import jax, jax.numpy as jnp, optax, stochopt
       >>> f = lambda x: jnp.sum(jnp.abs(x - jnp.array([2.0, -1.0])))
       >>> nonnegative = lambda params, step: jnp.maximum(params, 0)
-      >>> optimizer = stochopt.model_based.prox_subgradient(0.5, prox=nonnegative)
+      >>> optimizer = stochopt.prox_subgradient(0.5, prox=nonnegative)
       >>> params = jnp.array([0.5, 0.5])
       >>> state = optimizer.init(params)
       >>> for _ in range(3):
@@ -99,7 +99,7 @@ def truncated_model(
     Examples:
       >>> import jax, jax.numpy as jnp, optax, stochopt
       >>> f = lambda x: jnp.abs(jnp.sum(x**2) - 1)
-      >>> optimizer = stochopt.model_based.truncated_model(10.0)
+      >>> optimizer = stochopt.truncated_model(10.0)
       >>> params = jnp.array([3.0, 4.0])
       >>> state = optimizer.init(params)
       >>> for _ in range(4):
@@ -158,7 +158,7 @@ def stochastic_prox_linear(
     Examples:
       >>> import jax.numpy as jnp, optax, stochopt
       >>> residuals = lambda x, batch: jnp.sum(x**2) - batch
-      >>> optimizer = stochopt.model_based.stochastic_prox_linear(residuals, 10.0)
+      >>> optimizer = stochopt.stochastic_prox_linear(residuals, 10.0)
       >>> params = jnp.array([3.0, 4.0])
       >>> state = optimizer.init(params)
       >>> for _ in range(4):
@@ -212,7 +212,7 @@ def stochastic_prox_point(
       >>> import jax.numpy as jnp, optax, stochopt
       >>> # The loss is abs(x - batch): towards the sample, at most by the step.
       >>> loss_prox = lambda x, step, batch: x + jnp.clip(batch - x, -step, step)
-      >>> optimizer = stochopt.model_based.stochastic_prox_point(loss_prox, 2.0)
+      >>> optimizer = stochopt.stochastic_prox_point(loss_prox, 2.0)
       >>> params = jnp.array(5.0)
       >>> state = optimizer.init(params)
       >>> for batch in (1.0, 2.0):

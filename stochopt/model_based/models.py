@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from stochopt import _tree
-from stochopt._checks import check_range
-from stochopt._oracles import check_arguments, check_like
+from stochopt._checks import check_arguments, check_range
+from stochopt._oracles import check_shapes
 from stochopt.model_based.box import duality_gap, least_absolute_multipliers
 from stochopt.model_based.step import Model, Move, Sample
 from stochopt.proximal import Prox
@@ -42,7 +42,7 @@ def subgradient(prox: Prox | None = None) -> Model:
         if prox is None:
             return Move(_scaled(-step, sample.gradient), 0)
         point = prox(_tree.add_scaled(sample.params, -step, sample.gradient), step)
-        check_like("the result of prox", point, sample.params, "params")
+        check_shapes("prox", point, sample.params, "params")
         return Move(optax.tree.sub(point, sample.params), 0)
 
     return Model((), minimize)
@@ -142,7 +142,7 @@ def prox_point(loss_prox: LossProx) -> Model:
 
     def minimize(sample: Sample, step: jax.Array) -> Move:
         point = loss_prox(sample.params, step, sample.batch)
-        check_like("the result of loss_prox", point, sample.params, "params")
+        check_shapes("loss_prox", point, sample.params, "params")
         return Move(optax.tree.sub(point, sample.params), 0)
 
     return Model(("batch",), minimize)

@@ -6,6 +6,7 @@ import numpy as np
 
 from stochopt._checks import check_count, check_range
 from stochopt.problems.problem import Problem
+from stochopt.problems.quadratic_value import quadratic_value
 
 # The index of a sample of the lower function and that of a sample of the upper one.
 _Batch = tuple[jax.Array, jax.Array]
@@ -77,7 +78,6 @@ def bilevel_finite_sum(
     adjoint_offset = solve(second_moment @ offset - w.T @ targets / n)
     hessian = ridge * np.eye(d) + to_lower.T @ second_moment @ to_lower
     optimum = np.linalg.solve(hessian, -b.mean(0).T @ adjoint_offset)
-    eigenvalues = np.linalg.eigvalsh(hessian)
 
     def upper(params: jax.Array, lower_params: jax.Array, batch: _Batch) -> jax.Array:
         _, index = batch
@@ -96,31 +96,20 @@ def bilevel_finite_sum(
             jax.random.randint(for_upper, (), 0, n, jnp.int32),
         )
 
-    def metrics(params: jax.Array) -> dict[str, jax.Array]:
-        error = params - optimum
-        return {
-            "gap": jnp.vdot(error, hessian @ error) / 2,
-            "squared_distance": jnp.vdot(error, error),
-        }
-
     return Problem(
         name="bilevel-finite-sum",
         summary="least squares at a quadratic's minimizer, finite sums, closed forms",
         init=lambda key: jnp.zeros(d),
         sample=sample,
-        metrics=metrics,
-        objective="gap",
         upper=upper,
         lower=lower,
         lower_params=jnp.zeros(p),
         num_samples=n,
         sample_indices=lambda batch: batch,
-        optimum=optimum,
-        exact={
-            "gradient": lambda params: hessian @ (params - optimum),
-            "lower": lambda params: to_lower @ params + offset,
-            "adjoint": lambda params: to_adjoint @ params + adjoint_offset,
-        },
-        smoothness=float(eigenvalues[-1]),
-        strong_convexity=float(eigenvalues[0]),
+        **quadratic_value(
+            hessian,
+            optimum,
+            lower=lambda params: to_lower @ params + offset,
+            adjoint=lambda params: to_adjoint @ params + adjoint_offset,
+        ),
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from stochopt._checks import check_count, check_range
 from stochopt.problems.problem import Problem
+from stochopt.problems.quadratic_value import quadratic_value
 
 
 class _Batch(NamedTuple):
@@ -109,7 +110,6 @@ def bilevel_quadratic(
     to_adjoint, adjoint_offset = solve(to_lower), solve((offset - d)[..., None])[..., 0]
     hessian = ridge * np.eye(n) + np.einsum("mpi,mpj->ij", to_lower, to_lower) / m
     optimum = np.linalg.solve(hessian, -np.einsum("mpi,mp->i", b, adjoint_offset) / m)
-    eigenvalues = np.linalg.eigvalsh(hessian)
 
     def upper(params: jax.Array, lower_params: jax.Array, batch: _Batch) -> jax.Array:
         error = lower_params - jnp.asarray(d)[batch.block] - noise * batch.target
@@ -131,31 +131,20 @@ def bilevel_quadratic(
         )
         return _Batch(blocks, *noises)
 
-    def metrics(params: jax.Array) -> dict[str, jax.Array]:
-        error = params - optimum
-        return {
-            "gap": jnp.vdot(error, hessian @ error) / 2,
-            "squared_distance": jnp.vdot(error, error),
-        }
-
     return Problem(
         name="bilevel-quadratic",
         summary="quadratics at the minimizers of quadratics, blocks, closed forms",
         init=lambda key: jnp.full(n, float(start)),
         sample=sample,
-        metrics=metrics,
-        objective="gap",
         upper=upper,
         lower=lower,
         lower_params=jnp.zeros(p),
         num_blocks=m,
         blocks=lambda batch: (batch.block, batch),
-        optimum=optimum,
-        exact={
-            "gradient": lambda params: hessian @ (params - optimum),
-            "lower": lambda params: to_lower @ params + offset,
-            "adjoint": lambda params: to_adjoint @ params + adjoint_offset,
-        },
-        smoothness=float(eigenvalues[-1]),
-        strong_convexity=float(eigenvalues[0]),
+        **quadratic_value(
+            hessian,
+            optimum,
+            lower=lambda params: to_lower @ params + offset,
+            adjoint=lambda params: to_adjoint @ params + adjoint_offset,
+        ),
     )

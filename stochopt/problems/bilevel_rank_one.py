@@ -8,6 +8,7 @@ import numpy as np
 
 from stochopt._checks import check_count, check_range
 from stochopt.problems.problem import Problem
+from stochopt.problems.quadratic_value import quadratic_value
 
 # The index of a minibatch of the lower function and that of one of the upper function.
 _Batch = tuple[jax.Array, jax.Array]
@@ -150,33 +151,22 @@ def bilevel_rank_one(
             jax.random.randint(for_upper, (), 0, num_batches, jnp.int32),
         )
 
-    def metrics(params: jax.Array) -> dict[str, jax.Array]:
-        error = params - optimum
-        return {
-            "gap": jnp.vdot(error, hessian @ error) / 2,
-            "squared_distance": jnp.vdot(error, error),
-        }
-
     return Problem(
         name="bilevel-rank-one",
         summary="quadratics with given spectra at both levels, samples of rank one",
         init=lambda key: jax.random.normal(key, (d,)),
         sample=sample,
-        metrics=metrics,
-        objective="gap",
         upper=upper,
         lower=lower,
         lower_params=jnp.zeros(p),
         num_samples=num_batches,
         sample_indices=lambda batch: batch,
-        optimum=optimum,
-        exact={
-            "gradient": lambda params: hessian @ (params - optimum),
-            "lower": lambda params: to_lower @ params + offset,
-            "adjoint": lambda params: to_adjoint @ params + adjoint_offset,
-        },
-        smoothness=float(eigenvalues[-1]),
-        strong_convexity=float(eigenvalues[0]),
+        **quadratic_value(
+            hessian,
+            optimum,
+            lower=lambda params: to_lower @ params + offset,
+            adjoint=lambda params: to_adjoint @ params + adjoint_offset,
+        ),
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from stochopt._checks import check_count, check_range
 from stochopt.problems.problem import Problem
+from stochopt.problems.quadratic_value import quadratic_value
 
 # Block indices, noise of the rows and noise of the values, on a leading axis over the blocks.
 _Batch = tuple[jax.Array, jax.Array, jax.Array]
@@ -62,7 +63,6 @@ def coupled_least_squares(
 
     hessian = a.T @ a / num_blocks
     right = a.T @ b / num_blocks
-    eigenvalues = np.linalg.eigvalsh(hessian)
     optimum = np.linalg.solve(hessian, right)
     error = np.linalg.solve(hessian + row_noise**2 * np.eye(dimension), right) - optimum
 
@@ -88,31 +88,20 @@ def coupled_least_squares(
         plug_in = lambda batch_i: outer(inner(params, batch_i), params, batch_i)
         return jnp.mean(jax.vmap(plug_in)(batch))
 
-    def metrics(params: jax.Array) -> dict[str, jax.Array]:
-        error = params - optimum
-        return {
-            "gap": jnp.vdot(error, hessian @ error) / 2,
-            "squared_distance": jnp.vdot(error, error),
-        }
-
     return Problem(
         name="coupled-least-squares",
         summary="least squares on expected rows, coupled blocks, closed forms",
         init=lambda key: jnp.zeros(dimension),
         sample=sample,
-        metrics=metrics,
-        objective="gap",
         loss=loss,
         inner=inner,
         outer=outer,
         num_blocks=num_blocks,
         blocks=lambda batch: (batch[0], batch),
         levels={"limit of the naive gradient": float(error @ hessian @ error / 2)},
-        optimum=optimum,
-        exact={
-            "gradient": lambda params: hessian @ (params - optimum),
-            "inner": lambda params: a @ params,
-        },
-        smoothness=float(eigenvalues[-1]),
-        strong_convexity=float(eigenvalues[0]),
+        **quadratic_value(
+            hessian,
+            optimum,
+            inner=lambda params: a @ params,
+        ),
     )

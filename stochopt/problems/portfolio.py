@@ -6,6 +6,7 @@ import numpy as np
 
 from stochopt._checks import check_count, check_range
 from stochopt.problems.problem import Problem
+from stochopt.problems.quadratic_value import quadratic_value
 
 
 def portfolio(
@@ -45,7 +46,6 @@ def portfolio(
     factor = np.linalg.cholesky(covariance)
 
     hessian = 2 * risk_aversion * covariance
-    eigenvalues = np.linalg.eigvalsh(hessian)
     optimum = np.linalg.solve(hessian, mean)
 
     def portfolio_returns(weights: jax.Array, noise: jax.Array) -> jax.Array:
@@ -69,30 +69,19 @@ def portfolio(
         shape = (batch_size, num_assets)
         return jax.random.normal(for_inner, shape), jax.random.normal(for_outer, shape)
 
-    def metrics(params: jax.Array) -> dict[str, jax.Array]:
-        error = params - optimum
-        return {
-            "gap": jnp.vdot(error, hessian @ error) / 2,
-            "squared_distance": jnp.vdot(error, error),
-        }
-
     error = optimum / (batch_size + 1)
     return Problem(
         name="portfolio",
         summary="mean and variance of a portfolio, a closed form",
         init=lambda key: jnp.zeros(num_assets),
         sample=sample,
-        metrics=metrics,
-        objective="gap",
         loss=lambda params, batch: outer(inner(params, batch), params, batch),
         inner=inner,
         outer=outer,
         levels={"limit of the naive gradient": float(error @ hessian @ error / 2)},
-        optimum=optimum,
-        exact={
-            "gradient": lambda params: hessian @ (params - optimum),
-            "inner": lambda params: (params, jnp.dot(mean, params)),
-        },
-        smoothness=float(eigenvalues[-1]),
-        strong_convexity=float(eigenvalues[0]),
+        **quadratic_value(
+            hessian,
+            optimum,
+            inner=lambda params: (params, jnp.dot(mean, params)),
+        ),
     )

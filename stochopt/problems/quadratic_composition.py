@@ -6,6 +6,7 @@ import numpy as np
 
 from stochopt._checks import check_count, check_range
 from stochopt.problems.problem import Problem
+from stochopt.problems.quadratic_value import quadratic_value
 
 
 def quadratic_composition(
@@ -52,7 +53,6 @@ def quadratic_composition(
 
     hessian = a.T @ q @ a + ridge * np.eye(d)
     right = a.T @ (c - q @ b)
-    eigenvalues = np.linalg.eigvalsh(hessian)
     optimum = np.linalg.solve(hessian, right)
     biased = np.linalg.solve(hessian + matrix_noise**2 * np.trace(q) * np.eye(d), right)
 
@@ -72,29 +72,18 @@ def quadratic_composition(
     error = biased - optimum
     biased_gap = float(error @ hessian @ error / 2)
 
-    def metrics(params: jax.Array) -> dict[str, jax.Array]:
-        error = params - optimum
-        return {
-            "gap": jnp.vdot(error, hessian @ error) / 2,
-            "squared_distance": jnp.vdot(error, error),
-        }
-
     return Problem(
         name="quadratic-composition",
         summary="a quadratic of an expectation, multiplicative noise, closed forms",
         init=lambda key: jnp.zeros(d),
         sample=sample,
-        metrics=metrics,
-        objective="gap",
         loss=lambda params, batch: outer(inner(params, batch), params, batch),
         inner=inner,
         outer=outer,
         levels={"limit of the naive gradient": biased_gap},
-        optimum=optimum,
-        exact={
-            "gradient": lambda params: hessian @ (params - optimum),
-            "inner": lambda params: a @ params + b,
-        },
-        smoothness=float(eigenvalues[-1]),
-        strong_convexity=float(eigenvalues[0]),
+        **quadratic_value(
+            hessian,
+            optimum,
+            inner=lambda params: a @ params + b,
+        ),
     )

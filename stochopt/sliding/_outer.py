@@ -23,7 +23,7 @@ class Moved(NamedTuple):
     counts: Any  # of the inner loop
 
 
-def check_arguments(method: str, updates: Any, params: Any) -> None:
+def check_update(method: str, updates: Any, params: Any) -> None:
     """Raises ``TypeError`` or ``ValueError`` unless ``update`` got what sliding needs."""
     require_params(method, params)
     require_whole_tree(method, params)

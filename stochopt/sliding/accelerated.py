@@ -11,7 +11,7 @@ from stochopt import _counters, _tree
 from stochopt._checks import check_count, check_range
 from stochopt._oracles import check_shapes
 from stochopt.proximal import DualMap
-from stochopt.sliding._outer import between, check_arguments, initial_points, outer_step
+from stochopt.sliding._outer import between, check_update, initial_points, outer_step
 from stochopt.sliding.accelerated_policies import AcceleratedPolicy
 from stochopt.sliding.geometry import Geometry, euclidean
 
@@ -107,7 +107,7 @@ def slide_accelerated(
         **extra_args: Any,
     ) -> tuple[optax.Updates, AcceleratedSlidingState]:
         del extra_args
-        check_arguments("slide_accelerated", updates, params)
+        check_update("slide_accelerated", updates, params)
         dtype = _tree.scalar_dtype(*jax.tree.leaves(params))
         number = (state.count + 1).astype(dtype)
         at = lambda sequence, *numbers: jnp.asarray(sequence(*numbers), dtype)

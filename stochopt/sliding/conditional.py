@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from stochopt import _counters, _tree
-from stochopt._checks import check_count, check_range
-from stochopt._oracles import check_arguments, check_shapes
+from stochopt._checks import check_arguments, check_count, check_range
+from stochopt._oracles import check_shapes
 from stochopt.sliding import _outer
 
 #: Gaps below this many units of rounding in their terms count as zero.
@@ -129,7 +129,7 @@ def conditional_gradient_sliding(
         **extra_args: Any,
     ) -> tuple[optax.Updates, ConditionalSlidingState]:
         del extra_args
-        _outer.check_arguments("conditional_gradient_sliding", updates, params)
+        _outer.check_update("conditional_gradient_sliding", updates, params)
         dtype = _tree.scalar_dtype(*jax.tree.leaves(params))
         k = (state.count + 1).astype(dtype)
         lipschitz, width = jnp.asarray(smoothness, dtype), jnp.asarray(diameter, dtype)

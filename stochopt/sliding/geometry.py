@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from stochopt._checks import check_range
+from stochopt._checks import check_arguments, check_range
 from stochopt._oracles import check_shapes
 from stochopt.proximal import Prox, zero
 from stochopt.proximal.combine import ridge_added
@@ -38,7 +38,13 @@ def euclidean(prox: Prox | None = None) -> Geometry:
     Args:
       prox: ``prox(params, step) -> params``, of :math:`\chi`; gets the whole tree and a scalar.
         ``None`` for :math:`\chi = 0`; a projection ignores ``step``.
+
+    Raises:
+      TypeError: ``prox`` takes other arguments.
+      ValueError: ``prox`` returned another structure or other shapes than those of ``params``.
     """
+    simple = zero() if prox is None else prox
+    check_arguments("prox", simple, "params, step")
 
     def step(slope: Any, center: Any, beta: jax.Array, point: Any, weight: jax.Array) -> Any:
         total = beta + weight
@@ -48,7 +54,9 @@ def euclidean(prox: Prox | None = None) -> Geometry:
             return (b * x + w * y - g) / s
 
         target = jax.tree.map(middle, slope, center, point)
-        return target if prox is None else _named_prox(prox, target, 1 / total)
+        nearest = simple(target, 1 / total)
+        check_shapes("prox", nearest, target, "params")
+        return nearest
 
     return Geometry(step, optax.tree.norm)
 
@@ -131,14 +139,3 @@ def shift_strong_convexity(
         prox=ridge_added(zero() if prox is None else prox, strong_convexity),
         smoothness=max(smoothness - strong_convexity, strong_convexity),
     )
-
-
-def _named_prox(prox: Prox, params: Any, step: jax.Array) -> Any:
-    """``prox(params, step)``; an error says what it was called with."""
-    try:
-        value = prox(params, step)
-    except Exception as error:
-        error.add_note("Called as prox(params, step), with the whole tree and a scalar.")
-        raise
-    check_shapes("prox", value, params, "params")
-    return value

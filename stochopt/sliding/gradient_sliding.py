@@ -10,7 +10,7 @@ import optax
 from stochopt import _counters, _tree
 from stochopt._checks import check_count, check_range
 from stochopt._oracles import check_shapes
-from stochopt.sliding._outer import check_arguments, initial_points, outer_step
+from stochopt.sliding._outer import check_update, initial_points, outer_step
 from stochopt.sliding.geometry import Geometry, euclidean
 from stochopt.sliding.policies import SlidingPolicy
 
@@ -118,7 +118,7 @@ def slide(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SlidingState]:
         del extra_args
-        check_arguments("slide", updates, params)
+        check_update("slide", updates, params)
         if key is None:
             key = jax.random.fold_in(jax.random.key(seed), state.count)
 

@@ -8,8 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from stochopt import _counters, _tree
-from stochopt._checks import check_count, check_range, require_params, require_whole_tree
-from stochopt._oracles import check_arguments, check_scalar
+from stochopt._checks import (
+    check_arguments,
+    check_count,
+    check_range,
+    require_params,
+    require_whole_tree,
+)
+from stochopt._oracles import check_scalar
 from stochopt._schedules import value_at
 from stochopt.compositional import average_direction
 from stochopt.surrogates.inner import displaced, inner_step, real_dot

@@ -8,8 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from stochopt import _counters, _tree
-from stochopt._checks import check_count, require_extra, require_params, require_whole_tree
-from stochopt._oracles import check_arguments, check_scalar
+from stochopt._checks import (
+    check_arguments,
+    check_count,
+    require_extra,
+    require_params,
+    require_whole_tree,
+)
+from stochopt._oracles import check_scalar
 from stochopt.surrogates.inner import displaced, inner_step, real_dot
 from stochopt.surrogates.target_steps import AlongTargets, TargetStep, given
 

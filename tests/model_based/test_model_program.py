@@ -221,8 +221,8 @@ def test_residuals_that_are_no_vector(result):
 def test_proximal_operators_of_the_wrong_structure(result):
     x = jnp.ones(2)
     optimizer = prox_subgradient(0.1, prox=lambda params, step: result)
-    with pytest.raises(ValueError, match=r"^the result of prox has shapes"):
+    with pytest.raises(ValueError, match=r"^prox returned shapes"):
         optimizer.update(x, optimizer.init(x), x)
     optimizer = stochastic_prox_point(lambda params, step, batch: result, 0.1)
-    with pytest.raises(ValueError, match=r"^the result of loss_prox has shapes"):
+    with pytest.raises(ValueError, match=r"^loss_prox returned shapes"):
         optimizer.update(x, optimizer.init(x), x, batch=0)
