@@ -57,7 +57,7 @@ from stochopt.sliding import (
     sliding_eval_params,
     stochastic_gradient_sliding,
 )
-from stochopt.surrogates import proxy_prox, target_surrogate
+from stochopt.surrogates import armijo, proxy_prox, target_surrogate
 
 # Factory arguments that a problem supplies, to its fields: the oracles, and what goes with them.
 _FROM_PROBLEM = {
@@ -564,7 +564,7 @@ METHODS = (
         family="surrogates",
         summary="one gradient in the predictions, many steps of the model (SSO)",
         paper="Lavington et al. 2023, arXiv:2302.02607",
-        defaults={"inner_optimizer": optax.sgd(0.1)},
+        defaults={"inner_optimizer": optax.sgd(0.1), "target_step": armijo()},
         gradient_of=None,
         gradient_counter="num_target_gradients",
         claims=surrogates.TARGET_SURROGATE,
