@@ -26,9 +26,9 @@ def tree_problem(make_params, objective=None):
     ``objective(params) -> scalar`` is deterministic; a batch scales it by a number near one. The
     inner value is the objective itself and the outer function the identity; three blocks share it,
     and it is the negative log density of a model whose normalization is constant; half of it is
-    the minimizer of a lower problem, all of it is smooth, and it parts the views of an example; half
-    of it is a proxy of it, and a model predicts the parameters themselves. All minimizers are in a
-    ball, for linear minimization. So all methods minimize the same thing.
+    the minimizer of a lower problem, all of it is smooth, and it parts the views of an example;
+    half of it is a proxy of it, and a model predicts the parameters themselves. All minimizers are
+    in a ball, for linear minimization. So all methods minimize the same thing.
     """
     if objective is None:
 
