@@ -12,7 +12,8 @@ from stochopt.problems import simplex_quadratic
 pytestmark = pytest.mark.usefixtures("x64")
 RNG = np.random.default_rng(0)
 FACTOR = RNG.standard_normal((6, 6))
-H, B = FACTOR.T @ FACTOR / 6, RNG.standard_normal(6)
+H = FACTOR.T @ FACTOR / 6
+B = H @ [0.4, 0.3, 0.2, 0.1, 0.0, 0.0]  # a solution within a face
 L, D = float(np.linalg.norm(H, 2)), 2**0.5
 START = np.eye(6)[3]
 
