@@ -62,14 +62,14 @@ def reference(num_steps):
 
 
 def test_trajectory_of_the_reference():
-    expected = reference(30)
-    queries, states = run(make(), 30)
+    expected = reference(50)
+    queries, states = run(make(), 50)
     assert expected[-1][2] > 60
     for k, (query, average, total) in enumerate(expected):
         np.testing.assert_allclose(queries[k], query, atol=1e-12)
         np.testing.assert_allclose(states.averaged_point[k], average, atol=1e-12)
         assert states.num_linear_minimizations[k] == total
-    assert states.num_smooth_gradients[-1] == 30
+    assert states.num_smooth_gradients[-1] == 50
     assert states.num_truncated[-1] == 0
 
 
