@@ -564,7 +564,11 @@ METHODS = (
         family="surrogates",
         summary="one gradient in the predictions, many steps of the model (SSO)",
         paper="Lavington et al. 2023, arXiv:2302.02607",
-        defaults={"inner_optimizer": optax.sgd(0.1), "target_step": armijo()},
+        # A surrogate with short steps of the targets is too steep for inner steps of this size.
+        defaults={
+            "inner_optimizer": optax.sgd(0.02),
+            "target_step": armijo(500.0, lower=500.0),
+        },
         gradient_of=None,
         gradient_counter="num_target_gradients",
         claims=surrogates.TARGET_SURROGATE,
