@@ -189,6 +189,34 @@ def test_gradients_depend_on_the_distance_of_the_proxy_and_not_on_the_smoothness
     assert gradients_to(1e-3, 1000.0, 0.1) < 0.4 * steep
 
 
+@pytest.mark.parametrize("share", [1 / 3, 0.03])
+def test_with_noise_the_moreau_envelope_is_as_flat_as_that_of_sgd(share):
+    """On quadratics the gradient of the envelope is known; the share is that of 1 / delta."""
+    delta, num_steps = 0.1, 400
+    problem = proxy_quadratic(5, 10.0, 0.2, delta, noise=2.0)  # so the proxy is convex
+    eta = share / delta
+    hessian = jax.hessian(lambda x: problem.metrics(x)["gap"])(jnp.zeros(5))
+    envelope = 2 * delta * jnp.linalg.solve(hessian + 2 * delta * jnp.eye(5), hessian)
+    optimizer = proxy_step(
+        problem.proxy, eta, accuracy=1e-3, max_inner=10_000,
+        inner_optimizer=optax.sgd(1 / (10 + delta + 1 / eta)),
+    )  # fmt: skip
+
+    def run(key):
+        def step(carry, key):
+            x, state = carry
+            square = jnp.sum((envelope @ (x - problem.optimum)) ** 2)
+            d, state = optimizer.update(jax.grad(problem.loss)(x, problem.sample(key)), state, x)
+            return (x + d, state), square
+
+        x = problem.init(key)
+        return jax.lax.scan(step, (x, optimizer.init(x)), jax.random.split(key, num_steps))[1]
+
+    found = np.mean(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 16)))
+    bound = 2 * (1 + share) * 0.5 / (eta * num_steps) + 4 * share * problem.noise**2
+    assert 1e-3 * bound < found <= bound
+
+
 GOOD = {"learning_rate": 0.1, "accuracy": 0.1, "max_inner": 3, "direction_rate": 0.5}
 
 
