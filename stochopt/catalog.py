@@ -67,7 +67,7 @@ from stochopt.sliding import (
     sliding_eval_params,
     stochastic_gradient_sliding,
 )
-from stochopt.surrogates import proxy_prox, target_surrogate
+from stochopt.surrogates import armijo, proxy_prox, target_surrogate
 from stochopt.variance_reduction import page, saga, storm, svrg
 
 # Factory arguments that a problem supplies, to its fields: the oracles, and what goes with them.
@@ -635,7 +635,11 @@ METHODS = (
         family="surrogates",
         summary="one gradient in the predictions, many steps of the model (SSO)",
         paper="Lavington et al. 2023, arXiv:2302.02607",
-        defaults={"inner_optimizer": optax.sgd(0.1)},
+        # A surrogate with short steps of the targets is too steep for inner steps of this size.
+        defaults={
+            "inner_optimizer": optax.sgd(0.02),
+            "target_step": armijo(500.0, lower=500.0),
+        },
         gradient_of=None,
         gradient_counter="num_target_gradients",
         claims=surrogates.TARGET_SURROGATE,

@@ -78,6 +78,6 @@ TARGET_SURROGATE = (
         measure="squared_gradient_norm",
         exponent=1 / 2,
         control=_BIASED,
-        horizons=powers_of_two(6, 12),
+        horizons=powers_of_two(6, 13),
     ),
 )

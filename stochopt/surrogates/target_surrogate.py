@@ -80,7 +80,8 @@ def target_surrogate(
       predict: ``predict(params, batch) -> targets``, :math:`z`, a tree of floating-point arrays.
       target_loss: ``target_loss(targets, batch) -> scalar``, :math:`\ell`.
       inner_optimizer: of :math:`s_t`, such as ``optax.sgd(1 / B)``, Adam, or a line search of
-        optax. Its state goes on from update to update.
+        optax. The surrogate is the steeper the shorter :math:`\eta` is, about
+        :math:`B = \|J\|^2 / \eta`. Its state goes on from update to update.
       target_step: :math:`\eta > 0`, a number or a schedule of updates, or
         :func:`stochopt.surrogates.armijo` to search for it.
       num_inner: :math:`m`, steps on each surrogate.

@@ -64,7 +64,7 @@ HYPERPARAMS = {
         "initial_gap": 1e30,
     },
     "conditional_gradient_sliding": {
-        "smoothness": 1000.0,
+        "smoothness": 3000.0,
         "diameter": 2 * RADIUS,
     },
     "proxy_prox": {"learning_rate": 5e-3, "inner_optimizer": optax.sgd(1e-3), "max_inner": 5},

@@ -10,11 +10,22 @@ from stochopt.problems import (
     noisy_squares,
     phase_retrieval,
     polyak_lojasiewicz,
+    proxy_quadratic,
     quadratic_composition,
+    simplex_quadratic,
+    target_logistic,
     text,
 )
 
-NOISY = (cosine, matrix_regression, noisy_quadratic, polyak_lojasiewicz)
+NOISY = (
+    cosine,
+    matrix_regression,
+    noisy_quadratic,
+    polyak_lojasiewicz,
+    proxy_quadratic,
+    simplex_quadratic,
+    target_logistic,
+)
 
 BAD = [
     *[(factory, "noise", value) for factory in NOISY for value in (-1, float("nan"))],
@@ -48,6 +59,13 @@ BAD = [
         for name in ("layers", "width", "heads", "context", "batch_size")
         for value in (0, 2.5)
     ],
+    *[(proxy_quadratic, name, 0) for name in ("dimension", "smoothness", "strong_convexity")],
+    (proxy_quadratic, "strong_convexity", 11),  # above the smoothness
+    (proxy_quadratic, "proxy_distance", -1),
+    *[(simplex_quadratic, "dimension", value) for value in (0, 1, 2.5)],
+    (simplex_quadratic, "condition", 0.5),
+    *[(simplex_quadratic, "prices", value) for value in (0, -1)],
+    *[(target_logistic, name, 0) for name in ("num_features", "num_examples", "condition")],
     (text, "width", 66),  # four heads by default
     (text, "context", 10**6),
 ]

@@ -47,6 +47,7 @@ def precise(name):
 
 
 COMPOSITE = tuple(name for name in PROBLEMS if MADE[name].smooth)
+ON_A_SET = tuple(name for name in PROBLEMS if MADE[name].linear_minimizer)
 
 
 @each_problem
@@ -63,6 +64,7 @@ def test_name_and_summary(name):
     assert (problem.smooth is not None) == bool(problem.nonsmooth or problem.cheap)
     assert (problem.operator is None) == (problem.dual is None)
     assert (problem.full_loss is None) == (problem.num_batches is None)
+    assert (problem.predict is None) == (problem.target_loss is None)
     of_density = ("log_density", "log_noise_density", "sample_noise")
     assert problem.missing(of_density) in ([], list(of_density))
 
@@ -185,7 +187,7 @@ def drawn_gradients(name):
 
 def exact_slope(problem):
     """The gradient; of a composite problem a subgradient, nearly everywhere the gradient."""
-    return problem.exact["subgradient" if problem.nonsmooth else "gradient"]
+    return problem.exact.get("gradient", problem.exact.get("subgradient"))
 
 
 @functools.cache
@@ -273,7 +275,9 @@ def differences(name, steepest):
     return (x - y).reshape(len(x), -1), change.reshape(len(x), -1)
 
 
-@having("smoothness", but=[*COMPOSITE, *(n for n in PROBLEMS if MADE[n].optimum is None)])
+@having(
+    "smoothness", but=[*COMPOSITE, *ON_A_SET, *(n for n in PROBLEMS if MADE[n].optimum is None)]
+)
 def test_smoothness_is_the_least_lipschitz_constant_of_the_gradient(x64, name):
     steps, changes = differences(name, steepest=True)
     ratios = np.linalg.norm(changes, axis=1) / np.linalg.norm(steps, axis=1)
@@ -282,7 +286,7 @@ def test_smoothness_is_the_least_lipschitz_constant_of_the_gradient(x64, name):
     assert ratios.max() >= 0.9 * smoothness
 
 
-@having("strong_convexity", but=("polyak-lojasiewicz", *COMPOSITE))
+@having("strong_convexity", but=("polyak-lojasiewicz", *COMPOSITE, *ON_A_SET))
 def test_strong_convexity_bounds_the_curvature_from_below(x64, name):
     steps, changes = differences(name, steepest=False)
     ratios = np.sum(changes * steps, axis=1) / np.sum(steps**2, axis=1)
@@ -291,10 +295,20 @@ def test_strong_convexity_bounds_the_curvature_from_below(x64, name):
     assert ratios.min() <= mu * 1.1
 
 
-@having("exact", but=[*COMPOSITE, *(n for n in PROBLEMS if MADE[n].optimum is None)])
+@having("exact", but=[*COMPOSITE, *ON_A_SET, *(n for n in PROBLEMS if MADE[n].optimum is None)])
 def test_exact_gradient_vanishes_at_the_optimum(x64, name):
     found = precise(name).exact["gradient"](jnp.asarray(precise(name).optimum))
     assert np.linalg.norm(np.ravel(found)) < 1e-9
+
+
+@having("linear_minimizer")
+def test_the_optimum_on_a_set_is_where_no_direction_leads_down(x64, name):
+    """And in the set: a mean of values of the linear minimizer."""
+    problem, optimum = precise(name), jnp.asarray(precise(name).optimum)
+    slope = exact_slope(problem)(optimum)
+    assert np.vdot(slope, optimum - problem.linear_minimizer(slope)) < 1e-12
+    for direction in np.random.default_rng(0).standard_normal((50, *optimum.shape)):
+        assert np.vdot(direction, problem.linear_minimizer(direction) - optimum) <= 1e-12
 
 
 OPTIMUM_KNOWN = [name for name in PROBLEMS if MADE[name].optimum is not None]
@@ -308,6 +322,9 @@ def test_no_point_is_better_than_the_optimum(x64, name):
     shape = np.shape(problem.optimum)
     scales = np.repeat([1e-3, 0.1, 1.0, 10.0], 50).reshape(200, *(1,) * len(shape))
     around = problem.optimum + scales * rng.standard_normal((200, *shape))
+    if name in ON_A_SET:  # between the optimum and points of the set
+        vertices = np.stack([problem.linear_minimizer(x) for x in around])
+        around = problem.optimum + np.minimum(scales, 1) * (vertices - problem.optimum)
     values = np.asarray(objective(np.concatenate([problem.optimum[None], around])))
     assert np.all(values[1:] > values[0])
     if problem.objective == "gap":

@@ -17,6 +17,7 @@ from stochopt.problems import (
     noisy_squares,
     phase_retrieval,
     quadratic_composition,
+    target_logistic,
     tilted,
 )
 
@@ -87,6 +88,19 @@ def test_upper_function_gets_the_same_term_and_the_lower_one_none(x64):
         np.testing.assert_allclose(tilted_in_x - in_x, np.full(4, entry), rtol=1e-9)
         np.testing.assert_array_equal(tilted_in_y, in_y)
     assert biased.lower is problem.lower
+
+
+def test_what_is_pulled_back_through_a_model_is_off_by_the_same_term(x64):
+    problem = target_logistic(num_features=4, num_examples=20, condition=10)
+    biased = tilted(problem, FRACTION)
+    initial = np.asarray(problem.exact["gradient"](problem.init(key(0))))
+    entry = FRACTION * np.linalg.norm(initial) / np.sqrt(initial.size)
+    batch, x = problem.sample(key(0)), jnp.linspace(-1, 1, 4)
+    outputs, pull_back = jax.vjp(lambda x: problem.predict(x, batch), x)
+    tilted_outputs, tilted_pull_back = jax.vjp(lambda x: biased.predict(x, batch), x)
+    np.testing.assert_array_equal(tilted_outputs, outputs)
+    (change,) = jax.tree.map(jnp.subtract, tilted_pull_back(outputs), pull_back(outputs))
+    np.testing.assert_allclose(change, np.full(4, entry), rtol=1e-9)
 
 
 @each_problem
