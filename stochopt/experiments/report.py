@@ -10,7 +10,7 @@ import numpy as np
 
 from stochopt.experiments import provenance
 from stochopt.experiments.race import Entry, RaceResult, decades
-from stochopt.experiments.result import RunResult
+from stochopt.experiments.result import WARNINGS, RunResult
 from stochopt.experiments.table import Table, words
 
 #: The method that times and gradients are compared with, where it takes part.
@@ -72,7 +72,9 @@ def _status(race: RaceResult, result: RunResult) -> str:
     if len(diverged):
         share = "" if len(diverged) == result.num_seeds else f" ({len(diverged)} seeds)"
         return f"diverged at step {int(diverged.min())}{share}"
-    return "finished" if result.steps[-1] == race.num_steps else "interrupted"
+    end = "finished" if result.steps[-1] == race.num_steps else "interrupted"
+    counted = {WARNINGS[name]: int(np.max(counts)) for name, counts in result.warnings.items()}
+    return "; ".join([end, *(f"{count} {what}" for what, count in counted.items() if count)])
 
 
 def _mean_and_spread(values: np.ndarray) -> dict[str, float]:

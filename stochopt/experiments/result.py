@@ -11,6 +11,13 @@ from stochopt.experiments import storage
 _FIELDS_OF_ARRAYS = ("metrics", "sums")
 
 
+#: Counters in a state that speak against a run, to what they have counted.
+WARNINGS = {
+    "num_truncated": "inner loops cut short",
+    "num_large_subgradients": "subgradients beyond their bound",
+}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class RunResult:
     """What an experiment measured; arrays have a leading axis of seeds.
@@ -27,6 +34,8 @@ class RunResult:
       seconds: wall-clock seconds of the updates before each record, shape (records,), all seeds
         together, without compilation and metrics; the first is zero.
       compile_seconds: what compiling its program took; the runs of a sweep share a program.
+      warnings: name of a counter that speaks against the run to its last value, shape (seeds,):
+        what an optimizer's state says of inner loops cut short, or of a bound that did not hold.
       sums: name to sums, over the updates since the record before, of what the program measures
         at every update, each of shape (seeds, records).
     """
@@ -41,6 +50,7 @@ class RunResult:
     diverged_at: np.ndarray
     seconds: np.ndarray
     compile_seconds: float
+    warnings: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     sums: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property

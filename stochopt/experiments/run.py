@@ -18,7 +18,7 @@ import optax
 from stochopt._checks import check_count
 from stochopt.catalog import Method
 from stochopt.experiments import storage
-from stochopt.experiments.result import RunResult
+from stochopt.experiments.result import WARNINGS, RunResult
 from stochopt.problems import Problem
 
 #: ``each_update(point, params, state) -> dict`` of scalars: ``point`` is the one to evaluate and
@@ -68,6 +68,7 @@ class _Records(NamedTuple):
     sums: dict[str, jax.Array]
     num_gradients: jax.Array
     diverged_at: jax.Array
+    warnings: dict[str, jax.Array]
 
 
 def split_traced(hyperparams: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
@@ -141,7 +142,17 @@ class Program:
             counter = method.gradient_counter
             counted = optax.tree.get(carry.state, counter) if counter else num_steps
             point = method.eval_params(carry.state, carry.params)
-            return _Records(problem.metrics(point), carry.sums, counted, carry.diverged_at)
+            return _Records(
+                metrics=problem.metrics(point),
+                sums=carry.sums,
+                num_gradients=counted,
+                diverged_at=carry.diverged_at,
+                warnings={
+                    name: count
+                    for name in WARNINGS
+                    if (count := optax.tree.get(carry.state, name)) is not None
+                },
+            )
 
         def over_seeds(function: Callable, shared: int) -> Callable:
             """Maps over seeds; the last ``shared`` arguments are the same for all of them."""
@@ -306,6 +317,7 @@ class Run:
             metrics=stacked.metrics,
             sums=stacked.sums,
             diverged_at=stacked.diverged_at[:, -1],
+            warnings={name: counts[:, -1] for name, counts in stacked.warnings.items()},
             seconds=np.array(seconds),
             compile_seconds=self.program.compile_seconds,
         )

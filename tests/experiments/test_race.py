@@ -15,7 +15,7 @@ from stochopt import catalog
 from stochopt.experiments import plots, report
 from stochopt.experiments.race import RaceResult, Sweep, decades, race
 from stochopt.experiments.result import RunResult
-from stochopt.problems import bilevel_quadratic
+from stochopt.problems import bilevel_quadratic, separable_composite
 
 
 @pytest.fixture
@@ -87,6 +87,20 @@ def test_a_lower_step_that_is_too_long_diverges():
     good, bad = report.summarize(result)
     assert good["status"] == "finished"
     assert bad["status"].startswith("diverged at step")
+
+
+def test_counters_that_speak_against_a_run_are_in_its_row():
+    problem = separable_composite(dimension=4, noise=0.0)
+    sweep = Sweep("max_inner", (1, 1_000_000))
+    result = small_race(problem, ("restart_free_sliding",), sweep=sweep, num_steps=10)
+    short, whole = report.summarize(result)
+    assert short["status"] == "finished; 10 inner loops cut short"
+    assert whole["status"] == "finished"
+    sweep = Sweep("subgradient_bound", (1e-3, 1.0))  # the first is far below 2 w sqrt(d) = 0.2
+    result = small_race(problem, ("gradient_sliding",), sweep=sweep, num_steps=2)
+    low, enough = report.summarize(result)
+    assert low["status"].endswith(" subgradients beyond their bound")
+    assert enough["status"] == "finished"
 
 
 def test_a_sweep_skips_methods_without_the_hyper_parameter(problem):
