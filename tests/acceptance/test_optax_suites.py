@@ -56,7 +56,7 @@ HYPERPARAMS = {
         "noise": 1e-12,
         "initial_gap": 1e30,
     },
-    "accelerated_sliding": {"smoothness": 1000.0, "cheap_smoothness": 1e-12},
+    "accelerated_sliding": {"smoothness": 3000.0, "cheap_smoothness": 1e-12},
     "restart_free_accelerated_sliding": {
         "smoothness": 2000.0,
         "strong_convexity": 0.1,

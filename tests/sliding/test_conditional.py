@@ -155,7 +155,7 @@ def test_bad_oracles_and_arguments_are_named():
     short = make(lambda slope: slope[:2])
     with pytest.raises(ValueError, match=r"^linear_minimizer returned shapes"):
         short.update(x, short.init(x), x)
-    with pytest.raises(TypeError, match="gradient at params"):
+    with pytest.raises(TypeError, match="gradient of the expensive part"):
         make().update(None, make().init(x), x)
 
 

@@ -360,7 +360,7 @@ def test_missing_arguments_of_update():
     state = optimizer.init(x)
     with pytest.raises(ValueError, match="params are missing"):
         optimizer.update(x, state)
-    with pytest.raises(TypeError, match="gradient of the smooth part"):
+    with pytest.raises(TypeError, match="gradient of the expensive part"):
         optimizer.update(None, state, x)
     with pytest.raises(TypeError, match="whole params"):
         optimizer.update(x, state, optax.MaskedNode())
