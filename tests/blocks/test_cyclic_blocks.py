@@ -58,27 +58,18 @@ def test_exact_block_solves_are_the_gauss_seidel_recursion(x64):
     assert np.abs(points[0] - jacobi).max() > 1e-3
 
 
-class Nonconvex:
-    """mean of r^2 / (1 + r^2), plus a lasso penalty; the second derivative is at most 2."""
-
-    n, d, weight = 40, 8, 0.01
-    A, b = RNG.standard_normal((n, d)), RNG.standard_normal(n)
-    size = d // NUM_BLOCKS
-    gram = 4 / n**2 * A.T @ A
-    lipschitz = np.array(
-        [2 / n * np.linalg.norm(A[:, 2 * j : 2 * j + 2], 2) ** 2 for j in range(NUM_BLOCKS)]
-    )
-    Q = sum(
-        np.linalg.norm(A[:, 2 * j : 2 * j + 2], 2) ** 2
-        * np.where(np.minimum.outer(np.arange(d), np.arange(d)) // 2 >= j, gram, 0)
-        for j in range(NUM_BLOCKS)
-    )
-    hat = float(np.linalg.norm(Q, 2) ** 0.5)
-
-
-P = Nonconvex
+# mean of r^2 / (1 + r^2), whose second derivative is at most 2, plus a lasso penalty
+N, D, SIZE, WEIGHT = 40, 8, 2, 0.01
+A, B = RNG.standard_normal((N, D)), RNG.standard_normal(N)
+NORMS = np.array([np.linalg.norm(A[:, j : j + SIZE], 2) ** 2 for j in range(0, D, SIZE)])
+FROM = np.minimum.outer(np.arange(D), np.arange(D)) // SIZE  # the first block of two entries
+GRAM = 4 / N**2 * A.T @ A
+L_HAT = float(
+    np.linalg.norm(sum(NORMS[j] * np.where(j <= FROM, GRAM, 0) for j in range(NUM_BLOCKS)), 2)
+    ** 0.5
+)
 SLICES = blocks.equal_slices(NUM_BLOCKS)
-LASSO = proximal.l1(P.weight)
+LASSO = proximal.l1(WEIGHT)
 
 
 def loss(x, batch):
@@ -87,7 +78,7 @@ def loss(x, batch):
 
 
 def full_loss(x):
-    return loss(x, (jnp.asarray(P.A), jnp.asarray(P.b)))
+    return loss(x, (jnp.asarray(A), jnp.asarray(B)))
 
 
 def all_rows(x, batch):
@@ -101,54 +92,54 @@ def objective(x):
 def squared_residual(x):
     """Squared distance of zero to the subdifferential."""
     g = jax.grad(full_loss)(x)
-    at_zero = jnp.maximum(jnp.abs(g) - P.weight, 0)
-    return jnp.sum(jnp.where(x == 0, at_zero, g + P.weight * jnp.sign(x)) ** 2)
+    at_zero = jnp.maximum(jnp.abs(g) - WEIGHT, 0)
+    return jnp.sum(jnp.where(x == 0, at_zero, g + WEIGHT * jnp.sign(x)) ** 2)
 
 
 def test_cyclic_descent_is_monotone_below_its_bound_and_ends_linearly(x64):
-    start = np.zeros(P.d)
-    optimizer = blocks.cyclic_block_descent(all_rows, SLICES, P.hat, prox=LASSO)
+    start = np.zeros(D)
+    optimizer = blocks.cyclic_block_descent(all_rows, SLICES, L_HAT, prox=LASSO)
     points, states = trajectory(optimizer, start, 2000)
     values = np.array(jax.vmap(objective)(points))
     residuals = np.minimum.accumulate(np.array(jax.vmap(squared_residual)(points)))
     assert np.all(np.diff(values) < 1e-14)
     cycles = np.arange(1, 2001)
-    bound = blocks.cyclic_descent_bound(P.hat, float(objective(start)), cycles)
+    bound = blocks.cyclic_descent_bound(L_HAT, float(objective(start)), cycles)
     assert np.all(residuals <= bound)
     assert residuals[-1] < 1e-20
     assert states.num_descent_violations[-1] == 0
     assert states.num_block_gradients[-1] == 2000 * NUM_BLOCKS
 
-    small = blocks.cyclic_block_descent(all_rows, SLICES, P.lipschitz / 50, prox=LASSO)
+    small = blocks.cyclic_block_descent(all_rows, SLICES, 2 / N * NORMS / 50, prox=LASSO)
     points, states = trajectory(small, start, 50)
     assert states.num_descent_violations[-1] > 10
     assert np.any(np.diff(jax.vmap(objective)(points)) > 1e-3)
 
 
 def test_one_block_is_proximal_page_and_certain_coins_are_cyclic_descent(x64):
-    rows = RNG.integers(P.n, size=(30, 8))
-    batches = (jnp.asarray(P.A[rows]), jnp.asarray(P.b[rows]))
-    start = np.ones(P.d)
+    rows = RNG.integers(N, size=(30, 8))
+    batches = (jnp.asarray(A[rows]), jnp.asarray(B[rows]))
+    start = np.ones(D)
     options = {"num_batches": 5, "prox": LASSO}
     make = lambda partition, **kwargs: blocks.vr_cyclic_block_descent(
-        loss, full_loss, partition, P.hat, **{**options, **kwargs}
+        loss, full_loss, partition, L_HAT, **{**options, **kwargs}
     )
     whole, states = trajectory(make(blocks.equal_slices(1)), start, 30, batches)
     reference, page_states = trajectory(
-        page(loss, full_loss, 1 / P.hat, **options), start, 30, batches
+        page(loss, full_loss, 1 / L_HAT, **options), start, 30, batches
     )
     np.testing.assert_allclose(whole, reference, rtol=0, atol=1e-12)
     counted = optax.tree.get(page_states, "num_gradients")
     np.testing.assert_array_equal(states.num_block_gradients, counted)
 
-    exact = blocks.cyclic_block_descent(all_rows, SLICES, P.hat, prox=LASSO)
+    exact = blocks.cyclic_block_descent(all_rows, SLICES, L_HAT, prox=LASSO)
     reference, _ = trajectory(exact, start, 30)
     certain, _ = trajectory(make(SLICES, refresh_probability=1.0), start, 30, batches)
     np.testing.assert_allclose(certain, reference, rtol=0, atol=1e-12)
     # Corrections on all samples keep exact gradients exact: the points before are the right ones.
     everything = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (30, NUM_BLOCKS, *x.shape)),
-        (jnp.asarray(P.A), jnp.asarray(P.b)),
+        (jnp.asarray(A), jnp.asarray(B)),
     )
     corrected, _ = trajectory(
         make(SLICES, refresh_probability=1e-9, resample="block"), start, 30, everything
@@ -160,15 +151,11 @@ def test_one_block_is_proximal_page_and_certain_coins_are_cyclic_descent(x64):
 
 def test_cyclic_order_is_slow_where_random_orders_are_not(x64):
     d, coupling = 20, 0.8
-    quadratic = lambda x, batch: (
-        ((1 - coupling) * jnp.sum(x**2) + coupling * jnp.sum(x) ** 2) / 2
-    )
+    quadratic = lambda x, batch: ((1 - coupling) * jnp.sum(x**2) + coupling * jnp.sum(x) ** 2) / 2
     start = np.random.default_rng(0).standard_normal(d)
     cycles = {}
     for order in (blocks.cyclic, blocks.random, blocks.shuffled):
-        optimizer = blocks.cyclic_block_descent(
-            quadratic, blocks.equal_slices(d), 1.0, order=order
-        )
+        optimizer = blocks.cyclic_block_descent(quadratic, blocks.equal_slices(d), 1.0, order=order)
         points, _ = trajectory(optimizer, start, 600)
         size = np.linalg.norm(points, axis=1)
         cycles[order.__name__] = int(np.argmax(size < 1e-6 * np.linalg.norm(start))) + 1
@@ -245,8 +232,8 @@ def test_bad_arguments_name_the_block_and_the_argument():
     run = lambda optimizer: optimizer.update(None, optimizer.init(params), params)
     with pytest.raises(ValueError, match=r"smoothness needs .* missing \['y'\]"):
         run(blocks.cyclic_block_descent(zero, partition, {"x": 1.0}))
+    prox = dict.fromkeys("xyz", proximal.zero())
     with pytest.raises(ValueError, match=r"prox needs .* unknown \['z'\]"):
-        prox = dict.fromkeys("xyz", proximal.zero())
         run(blocks.cyclic_block_descent(zero, partition, 1.0, prox=prox))
     with pytest.raises(ValueError, match="one for each of the 2 blocks"):
         run(blocks.cyclic_block_descent(zero, partition, np.ones(3)))
