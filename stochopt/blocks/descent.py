@@ -66,7 +66,7 @@ def cyclic_block_descent(
     is at most :math:`8 \hat L (F(x_0) - \min F) / K`, and linear under a Polyak-Lojasiewicz
     condition. The constants of the blocks are smaller and mostly better. There are functions on
     which the cyclic order is very slow and others are not: try
-    :func:`~stochopt.blocks.orders.shuffled`.
+    :func:`~stochopt.blocks.shuffled`.
 
     A *mover*: it returns the new point minus the old, ignores the incoming ``updates``, and stands
     alone. A cycle takes :math:`m` gradients in blocks and one more value of ``loss``.
@@ -84,9 +84,9 @@ def cyclic_block_descent(
       learning_rate: :math:`\eta` in [0, 2), a number or a schedule.
       prox: ``prox(block, step) -> block``, for every block, or a mapping from the names of the
         blocks to such functions; ``None`` without penalties.
-      order: ``order(key, num_blocks)``, of :mod:`stochopt.blocks.orders`. With blocks of leaves, an
-        order that depends on the key chooses a branch for each step, of which ``jax.vmap`` over
-        the keys would compute all.
+      order: ``order(key, num_blocks)``, such as :func:`~stochopt.blocks.shuffled`. With blocks of
+        leaves, an order that depends on the key chooses a branch for each step, of which
+        ``jax.vmap`` over the keys would compute all.
       seed: of the orders.
 
     Returns:
