@@ -363,12 +363,10 @@ def picture(given, arguments, record):
                 tint = f"C{number}"
                 ax.plot(x, mean, label=name, color=tint, linestyle=dashes, linewidth=1.8)
                 ax.fill_between(x, mean - error, mean + error, color=tint, alpha=0.18, linewidth=0)
+        plain = record["compare"]["plain SGD, no weights"]["last"]["validation_loss"][0]
+        exact = record["floor"]["steps"][-1]["validation_loss"]
         for ax in axes:
-            plain = record["compare"]["plain SGD, no weights"]["last"]["validation_loss"][0]
-            for level, words in (
-                (plain, "without weights"),
-                (record["floor"]["steps"][-1]["validation_loss"], "exact gradient"),
-            ):
+            for level, words in ((plain, "without weights"), (exact, "exact gradient")):
                 ax.axhline(level, color="#555555", linewidth=1, linestyle=(0, (4, 2)))
                 ax.annotate(
                     words,
@@ -378,7 +376,7 @@ def picture(given, arguments, record):
                     va="bottom",
                     fontsize=9,
                 )
-            ax.set_ylim(0.368, 0.42)
+            ax.set_ylim(exact - 0.1 * (plain - exact), exact + 2.8 * (plain - exact))
         axes[1].set_xscale("log")
         axes[1].set_xlim(left=0.2)
         axes[0].set_xlabel("epochs")
