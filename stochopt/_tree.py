@@ -63,6 +63,11 @@ def where_rows(rows: jax.Array, a: Any, b: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(expand(rows, x), x, y), a, b)
 
 
+def wide(tree: Any) -> Any:
+    """The tree in float32 or wider."""
+    return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), tree)
+
+
 def zeros_at_least_float32(tree: Any) -> Any:
     """Zeros like the leaves and laid out as they are, float32 or wider; leaves may be abstract."""
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=at_least_float32(x.dtype)), tree)

@@ -86,7 +86,7 @@ def l2_ball(scale: Any = 1.0) -> LinearMinimizer:
     check_range("scale", scale, "(0, inf)")
 
     def minimize(slope: Any) -> Any:
-        norm = optax.tree.norm(_wide(slope))
+        norm = optax.tree.norm(_tree.wide(slope))
         factor = -scale / jnp.where(norm > 0, norm, 1)
         return jax.tree.map(lambda x: _tree.scale(factor, x), slope)
 
@@ -148,10 +148,6 @@ def _shared(
     return jax.tree.map(
         lambda x, c: jnp.where(c, _tree.scale(share, vertex(x)), jnp.zeros_like(x)), slope, chosen
     )
-
-
-def _wide(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x.astype(_tree.at_least_float32(x.dtype)), tree)
 
 
 def _size(tree: Any) -> int:

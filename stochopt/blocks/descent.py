@@ -11,7 +11,7 @@ from stochopt import _counters, _tree
 from stochopt._checks import check_arguments, check_range, require_params, require_whole_tree
 from stochopt._oracles import check_scalar
 from stochopt._schedules import value_at
-from stochopt.blocks._cycle import cycle_key, displacement, wide
+from stochopt.blocks._cycle import cycle_key, displacement
 from stochopt.blocks.gradient import at_dtypes_of, block_value_and_grad
 from stochopt.blocks.orders import OrderOfCycle, cyclic
 from stochopt.blocks.partition import Index, Partition
@@ -157,7 +157,9 @@ def cyclic_block_descent(
 
         visits = order(cycle_key(key, seed, state.count), len(blocks.names))
         zero = jnp.zeros([], jnp.int32)
-        sweep = blocks.visit(visits, step, _Sweep(wide(params), jnp.asarray(jnp.inf, dtype), zero))
+        sweep = blocks.visit(
+            visits, step, _Sweep(_tree.wide(params), jnp.asarray(jnp.inf, dtype), zero)
+        )
         value = function(sweep.point)
         check_scalar("loss", value)
         sweep = sweep.checked(value)

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from stochopt import _counters
+from stochopt import _counters, _tree
 from stochopt._checks import check_arguments, require_params, require_whole_tree
 from stochopt._oracles import check_like
-from stochopt.blocks._cycle import cycle_key, displacement, wide
+from stochopt.blocks._cycle import cycle_key, displacement
 from stochopt.blocks.orders import OrderOfCycle, cyclic
 from stochopt.blocks.partition import Index, Partition
 
@@ -80,7 +80,7 @@ def cyclic_block_minimization(
             return blocks.put(point, index, optax.tree.cast_like(new, old))
 
         visits = order(cycle_key(key, seed, state.count), len(blocks.names))
-        point = blocks.visit(visits, step, wide(params))
+        point = blocks.visit(visits, step, _tree.wide(params))
         return displacement(point, params), BlockMinimizationState(
             count=optax.safe_increment(state.count),
             num_block_solves=_counters.add(state.num_block_solves, visits.shape[0]),

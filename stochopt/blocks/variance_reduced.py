@@ -19,7 +19,7 @@ from stochopt._checks import (
 )
 from stochopt._oracles import check_leading_axis
 from stochopt._schedules import value_at
-from stochopt.blocks._cycle import cycle_key, displacement, wide
+from stochopt.blocks._cycle import cycle_key, displacement
 from stochopt.blocks.gradient import at_dtypes_of, block_value_and_grad
 from stochopt.blocks.partition import Index, Partition
 from stochopt.blocks.step import (
@@ -183,7 +183,7 @@ def vr_cyclic_block_descent(
                 gradients=blocks.put(cycle.gradients, index, gradient),
             )
 
-        start = _Cycle(wide(params), state.cycle_start, state.block_gradients)
+        start = _Cycle(_tree.wide(params), state.cycle_start, state.block_gradients)
         end = blocks.visit(np.arange(num_blocks), step, start)
         cost = num_blocks * jnp.where(refreshed, jnp.int32(num_batches), jnp.int32(2))
         return displacement(end.point, params), VRCyclicBlockDescentState(

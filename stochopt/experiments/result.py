@@ -8,8 +8,7 @@ import numpy as np
 
 from stochopt.experiments import storage
 
-_FIELDS_OF_ARRAYS = ("metrics", "sums")
-
+_FIELDS_OF_ARRAYS = ("metrics", "warnings", "sums")
 
 #: Counters in a state that speak against a run, to what they have counted.
 WARNINGS = {

@@ -143,9 +143,7 @@ def slide_accelerated(
             num_smooth_gradients=optax.safe_increment(state.num_smooth_gradients),
             num_cheap_gradients=_counters.add(state.num_cheap_gradients, length),
             num_prox=_counters.add(state.num_prox, length),
-            num_truncated=_counters.add(
-                state.num_truncated, (wanted > max_inner).astype(jnp.int32)
-            ),
+            num_truncated=_counters.add(state.num_truncated, wanted > max_inner),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -89,12 +89,14 @@ def test_a_lower_step_that_is_too_long_diverges():
     assert bad["status"].startswith("diverged at step")
 
 
-def test_counters_that_speak_against_a_run_are_in_its_row():
+def test_counters_that_speak_against_a_run_are_in_its_row(tmp_path):
     problem = separable_composite(dimension=4, noise=0.0)
     sweep = Sweep("max_inner", (1, 1_000_000))
     result = small_race(problem, ("restart_free_sliding",), sweep=sweep, num_steps=10)
     short, whole = report.summarize(result)
     assert short["status"] == "finished; 10 inner loops cut short"
+    loaded = RunResult.load(result.results[0].save(tmp_path / "short.npz"))
+    assert loaded.warnings["num_truncated"].tolist() == [10] * loaded.num_seeds
     assert whole["status"] == "finished"
     sweep = Sweep("subgradient_bound", (1e-3, 1.0))  # the first is far below 2 w sqrt(d) = 0.2
     result = small_race(problem, ("gradient_sliding",), sweep=sweep, num_steps=2)
