@@ -10,6 +10,7 @@ from stochopt.blocks.gradient import block_value_and_grad
 from stochopt.blocks.minimization import BlockMinimizationState, cyclic_block_minimization
 from stochopt.blocks.orders import OrderOfCycle, cyclic, random, shuffled
 from stochopt.blocks.partition import Blocks, Partition, by_labels, by_path, equal_slices
+from stochopt.blocks.schedule import BlockScheduleState, block_schedule, scheduled_value_and_grad
 from stochopt.blocks.variance_reduced import VRCyclicBlockDescentState, vr_cyclic_block_descent
 
 __all__ = [
@@ -21,6 +22,10 @@ __all__ = [
     "CyclicBlockDescentState",
     "VRCyclicBlockDescentState",
     "BlockMinimizationState",
+    # Schedules
+    "block_schedule",
+    "scheduled_value_and_grad",
+    "BlockScheduleState",
     # Partitions
     "by_labels",
     "by_path",
