@@ -11,7 +11,7 @@ from stochopt._checks import check_arguments, check_count, check_range
 from stochopt.blocks._cycle import cycle_key
 from stochopt.blocks.gradient import block_value_and_grad
 from stochopt.blocks.orders import OrderOfCycle, cyclic
-from stochopt.blocks.partition import Blocks, Index, Partition
+from stochopt.blocks.partition import Blocks, Partition
 from stochopt.blocks.step import of_blocks
 
 
@@ -120,24 +120,22 @@ def block_schedule(
         if params is not None:
             updates = _without_masks(updates, params)
         blocks = partition(updates)
-        zeros = optax.tree.zeros_like(updates)
-        optimizers = _optimizers(txs, blocks)
-
-        def branch(index: int) -> Callable[[Any], tuple[optax.Updates, Any]]:
-            def move(states: Any) -> tuple[optax.Updates, Any]:
-                name = blocks.names[index]
-                of_block = blocks.take(updates, index)
-                there = None if params is None else blocks.take(params, index)
-                moved, new = optimizers[index].update(of_block, states[name], there, **extra_args)
-                moved = optax.tree.cast_like(moved, of_block)  # as the zeros of other branches are
-                return blocks.put(zeros, index, moved), {**states, name: new}
-
-            return move
-
-        branches = [branch(index) for index in range(len(blocks.names))]
-        updates, block_states = jax.lax.switch(state.active_block, branches, state.block_states)
+        moved = optax.tree.zeros_like(updates)
+        block_states = {}
+        named = zip(blocks.names, _optimizers(txs, blocks), strict=True)
+        # A condition for each block, since one switch would write the states of all blocks anew.
+        for index, (name, tx) in enumerate(named):
+            block_moved, block_states[name] = jax.lax.cond(
+                state.active_block == index,
+                _moving(tx, extra_args),
+                _resting,
+                blocks.take(updates, index),
+                state.block_states[name],
+                None if params is None else blocks.take(params, index),
+            )
+            moved = blocks.put(moved, index, block_moved)
         count = optax.safe_increment(state.schedule_count)
-        return updates, BlockScheduleState(count, active(len(branches), count), block_states)
+        return moved, BlockScheduleState(count, active(len(blocks.names), count), block_states)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -175,12 +173,15 @@ def scheduled_value_and_grad(
         blocks = partition(params)
         of_params = lambda params: loss(params, batch)
 
-        def step(index: Index, carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
-            value, gradient = block_value_and_grad(of_params, blocks, params, index)
-            return value, blocks.put(carry[1], index, gradient)
+        def branch(index: int) -> Callable[[Any], tuple[jax.Array, Any]]:
+            def of_block(params: Any) -> tuple[jax.Array, Any]:
+                value, gradient = block_value_and_grad(of_params, blocks, params, index)
+                return value, blocks.put(optax.tree.zeros_like(params), index, gradient)
 
-        value = optax.tree.zeros_like(jax.eval_shape(of_params, params))
-        return blocks.visit(active[None], step, (value, optax.tree.zeros_like(params)))
+            return of_block
+
+        branches = [branch(index) for index in range(len(blocks.names))]
+        return jax.lax.switch(active, branches, params)
 
     return value_and_grad
 
@@ -191,6 +192,22 @@ def _optimizers(
     """One for each block, in the order of their numbers."""
     found = of_blocks("txs", txs, blocks) if isinstance(txs, Mapping) else [txs] * len(blocks.names)
     return [optax.with_extra_args_support(tx) for tx in found]
+
+
+def _moving(tx: optax.GradientTransformationExtraArgs, extra_args: dict[str, Any]) -> Any:
+    """``update`` of an optimizer, with updates in the dtypes of the incoming ones."""
+
+    def move(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        moved, state = tx.update(updates, state, params, **extra_args)
+        return optax.tree.cast_like(moved, updates), state  # as the zeros of a resting block are
+
+    return move
+
+
+def _resting(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+    """No update, and the state as it is."""
+    del params
+    return optax.tree.zeros_like(updates), state
 
 
 def _without_masks(updates: optax.Updates, params: optax.Params) -> optax.Updates:
