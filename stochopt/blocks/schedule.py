@@ -44,9 +44,11 @@ def block_schedule(
     A *wrapper*, in the place of an optimizer. Incoming updates of blocks that are not active are
     ignored. There may be zeros, and :func:`scheduled_value_and_grad` computes no more than the
     gradient in the active block; or, where ``update`` gets ``params``, ``optax.MaskedNode``. Both
-    read ``active_block`` in the state, so they agree. The order is fixed by ``seed``, the same
-    for all lanes of a ``jax.vmap`` over runs, which therefore computes one block only; with seeds
-    that differ by lane it would compute all of them.
+    read ``active_block`` in the state, so they agree.
+
+    The order follows from ``seed`` and the number of the update alone. So ``jax.vmap`` over runs
+    with the loop inside computes one block at each update, the same in all lanes; over states with
+    an axis of lanes it would compute all blocks.
 
     **Extra arguments of** ``update`` are passed on to the optimizer of the active block.
 
