@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from stochopt import _tree
 
 #: Values that differ by fewer units of rounding count as equal.
-_ROUNDING = 10
+_ROUNDING = 100
 
 
 def dot(a: Any, b: Any, dtype: Any) -> jax.Array:
