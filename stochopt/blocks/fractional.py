@@ -56,9 +56,9 @@ def fractional_coordinate_descent(
 
     The problem in :math:`t` is not convex, and is solved *globally*: ``candidates`` names some
     values of :math:`t`, and the best of them and of :math:`t = 0` is taken. So :math:`F` never
-    rises, whatever they are. If a minimizer is among them, limits are stationary in every
-    coordinate, which is more than to have no direction of descent; for concave :math:`g` they are
-    global minima.
+    rises, whatever they are. If a minimizer is always among them, limits are stationary along
+    every coordinate, which under a local condition is more than to have no direction of descent;
+    for convex :math:`f` and concave :math:`g` they are global minima.
 
     A *mover*: it returns the new point minus the old, ignores the incoming ``updates``, and stands
     alone. A step takes the value and one derivative of ``numerator`` and one more value, the value

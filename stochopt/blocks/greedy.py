@@ -49,9 +49,9 @@ def greedy_block_descent(
     :func:`~stochopt.blocks.submatrix_update` or :func:`~stochopt.blocks.newton_update`. Both are
     plain functions, and one may write others.
 
-    If the rule's score is twice the decrease that the update is sure of, as in the pairs of
-    :math:`L_b` and of :math:`H_b`, and :math:`f` is :math:`\mu_B`-strongly convex in the norm whose
-    dual is the root of the largest score, then
+    If the update lowers :math:`f` by at least half of the largest score, as with the scores of
+    :math:`L_b` or of :math:`H_b` and their own steps, and :math:`f` is :math:`\mu_B`-strongly
+    convex in the norm whose dual is the root of the largest score, then
 
     .. math:: f(x^+) - \min f \le (1 - \mu_B) (f(x) - \min f) .
 
@@ -73,6 +73,7 @@ def greedy_block_descent(
     Returns:
       The optimizer. ``num_descent_violations`` in its state counts steps after which :math:`f` was
       above the bound of the update, beyond rounding: its constants or matrices were too small.
+      Params narrower than float32 are rounded before ``loss`` sees them, which may count too.
 
     Raises:
       TypeError: an argument takes other arguments, or ``update`` got masked leaves.
