@@ -61,7 +61,8 @@ def with_l1_kink(candidates: Candidates, weight: Any) -> Candidates:
     r"""The same for numerators with the penalty :math:`h(x) = \lambda \|x\|_1`.
 
     On both sides of the kink, :math:`t = -x_i`, the numerator is a quadratic of its own. The
-    candidates on each side, and the kink.
+    candidates on each side, and the kink. A ratio may have its infimum at infinity, with no minimum
+    at all: :func:`on_interval` gives it one.
 
     Args:
       candidates: :func:`minimizers_of_ratio`, :func:`minimizers_of_difference` or another.

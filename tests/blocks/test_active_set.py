@@ -133,6 +133,17 @@ def test_a_support_that_stood_but_is_wrong_is_left_again(x64):
     assert states.num_newton_steps[-1] > 0
 
 
+def test_newton_steps_that_rise_are_not_taken(x64):
+    """Of the root of 1 + x^2 they lead from 1.5 to -3.4 and further away, with the same signs."""
+    function = lambda x: np.sqrt(1 + (x - 10) ** 2) + 0.01 * np.abs(x)
+    loss = lambda x, batch: jnp.sum(jnp.sqrt(1 + jnp.square(x - 10)))
+    optimizer = blocks.active_set_newton(loss, 0.01, 1.0, num_steady=1)
+    points, states = trajectory(optimizer, jnp.array([11.5]), 40)
+    assert np.all(np.diff(function(np.append(11.5, points))) <= 1e-14)
+    np.testing.assert_allclose(points[-1], 10 - 0.01 / np.sqrt(1 - 0.01**2), rtol=1e-12)
+    assert 0 < states.num_newton_steps[-1] < 40
+
+
 def test_constants_too_small_are_counted_and_singular_hessians_do_no_harm(x64):
     small = blocks.active_set_newton(quadratic, WEIGHT, 0.1)
     _, states = trajectory(small, START, 5)

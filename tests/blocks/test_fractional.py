@@ -79,6 +79,40 @@ def test_ratios_of_quadratics_are_minimized_globally(x64):
     assert found.min() > 3, "neither root is always the minimum"
 
 
+@pytest.mark.parametrize("name", ["ratio", "difference"])
+def test_lines_with_a_kink_are_minimized_globally(x64, name):
+    grid, weight = np.linspace(-20, 20, 100001), 0.8
+    at = lambda q, t: q[0] + q[1] * t + q[2] / 2 * t**2
+    minimizers = {
+        "ratio": blocks.minimizers_of_ratio,
+        "difference": blocks.minimizers_of_difference,
+    }
+    candidates = jax.jit(blocks.with_l1_kink(minimizers[name], weight))
+    sides = np.zeros(3, int)  # of the entry: the other one, the kink, its own
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        entry, a = rng.standard_normal(2)
+        above = np.array([rng.uniform(0, 3), *(2 * rng.standard_normal(1)), 4.0])
+        below, kink = np.array([1 + a**2, 2 * a, 2.0]), np.abs(entry)
+        start = above[0] / below[0]
+
+        def merit(t, above=above, below=below, entry=entry, kink=kink, start=start):
+            numerator = at(above, t) + weight * (np.abs(entry + t) - kink)
+            if name == "ratio":
+                return numerator / at(below, t)
+            return numerator - start * at(below, t)
+
+        if merit(grid).min() >= (2.0 if name == "ratio" else merit(1e3 * np.ones(1))[0]):
+            continue  # the infimum is at infinity
+
+        line = blocks.CoordinateLine(entry, jnp.asarray(above), jnp.asarray(below), start)
+        steps = np.asarray(candidates(line))
+        best = steps[np.nanargmin(merit(steps))]
+        assert merit(best) <= merit(grid).min() + 1e-12
+        sides[1 + int(np.sign(np.round((entry + best) * entry, 12)))] += 1
+    assert sides.min() > 3
+
+
 # A lasso over a norm: not convex, with kinks above.
 D, LASSO = 6, 0.3
 FACTOR = np.random.default_rng(3).standard_normal((12, D))
