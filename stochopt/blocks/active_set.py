@@ -183,7 +183,7 @@ def identification_bound(condition: Any, smoothness: Any, distance: Any, margin:
 def _newton_on_support(hessian: jax.Array, slope: jax.Array, x: jax.Array, weight: Any) -> Any:
     """Newton's direction on the entries that are not zero; NaN if there is no minimum."""
     inside = x != 0
-    both = inside[:, None] & inside
+    both = inside[:, None] & inside[None, :]
     matrix = jnp.where(both, hessian, jnp.eye(x.size, dtype=x.dtype))
     residual = jnp.where(inside, slope + jnp.asarray(weight, x.dtype) * jnp.sign(x), 0)
     return -cholesky_solve(jnp.linalg.cholesky(matrix), residual)

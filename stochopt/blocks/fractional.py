@@ -153,14 +153,15 @@ def parametric_coordinate_descent(
     is.
 
     Args:
-      numerator: as above.
-      denominator: as above.
-      curvature: as above.
-      penalty: as above.
-      proximity: as above.
-      candidates: as above; the default is :func:`~stochopt.blocks.minimizers_of_difference`.
-      order: as above.
-      seed: as above.
+      numerator: as for :func:`fractional_coordinate_descent`.
+      denominator: as for :func:`fractional_coordinate_descent`.
+      curvature: as for :func:`fractional_coordinate_descent`.
+      penalty: as for :func:`fractional_coordinate_descent`.
+      proximity: as for :func:`fractional_coordinate_descent`.
+      candidates: as for :func:`fractional_coordinate_descent`; the default is
+        :func:`~stochopt.blocks.minimizers_of_difference`.
+      order: as for :func:`fractional_coordinate_descent`.
+      seed: of the orders.
     """
     merit = lambda value, denominator, ratio: value - ratio * denominator
     return _coordinate_descent(

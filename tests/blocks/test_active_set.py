@@ -156,10 +156,10 @@ def test_constants_too_small_are_counted_and_singular_hessians_do_no_harm(x64):
     np.testing.assert_allclose(np.sum(points[-1]), 2.9, atol=1e-12)
 
 
-def test_narrow_params_keep_their_dtype():
+def test_narrow_params_keep_their_dtype(strict):
     dtype = jnp.bfloat16
     center = jnp.array([1.0, 0.1, -2.0])
-    loss = lambda x, batch: jnp.sum(jnp.square(x - center)) / 2
+    loss = lambda x, batch: jnp.sum(jnp.square(x.astype(jnp.float32) - center)) / 2
     optimizer = blocks.active_set_newton(loss, 0.5, 2.0, num_steady=2)
     starts = jnp.ones((2, 3), dtype)
     points, states = jax.vmap(lambda x: trajectory(optimizer, x, 20))(starts)

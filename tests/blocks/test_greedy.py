@@ -410,16 +410,20 @@ def test_proximal_rule_takes_the_largest_decrease_of_the_model(x64):
     curvature = np.diag(HESSIAN) + RIDGE
     rule = blocks.proximal_gauss_southwell(smoothness, prox)
     slope = slope_of_shifted(START)
-    scores = rule(SLICES(START), START, jnp.asarray(slope))
-    np.testing.assert_allclose(scores, numpy_decreases(START, slope, smoothness), rtol=1e-10)
-    named = blocks.proximal_gauss_southwell(
-        dict(enumerate(smoothness)), dict.fromkeys(range(M), prox)
-    )
-    np.testing.assert_allclose(named(SLICES(START), START, jnp.asarray(slope)), scores, rtol=1e-12)
-    bare = blocks.proximal_gauss_southwell(smoothness, proximal.zero())
-    doubled = 2 * bare(SLICES(START), START, jnp.asarray(slope))
-    plain = blocks.gauss_southwell_lipschitz(smoothness)
-    np.testing.assert_allclose(doubled, plain(SLICES(START), START, slope), rtol=1e-10)
+    rules = {
+        "one": rule,
+        "named": blocks.proximal_gauss_southwell(
+            dict(enumerate(smoothness)), dict.fromkeys(range(M), prox)
+        ),
+        "bare": blocks.proximal_gauss_southwell(smoothness, proximal.zero()),
+    }
+    of = SLICES(START)
+    scores = jax.jit(lambda g: {name: r(of, jnp.asarray(START), g) for name, r in rules.items()})
+    found = scores(slope)
+    np.testing.assert_allclose(found["one"], numpy_decreases(START, slope, smoothness), rtol=1e-10)
+    np.testing.assert_allclose(found["named"], found["one"], rtol=1e-12)
+    halves = (slope.reshape(M, SIZE) ** 2).sum(1) / (2 * smoothness)
+    np.testing.assert_allclose(found["bare"], halves, rtol=1e-10)
 
     optimizer = blocks.greedy_block_descent(
         shifted, SLICES, rule, blocks.gradient_update(smoothness, prox)
@@ -460,10 +464,11 @@ def test_constants_that_are_too_small_are_counted(x64):
     assert states.count[-1] == 10
 
 
-def test_narrow_params_keep_their_dtype():
+def test_narrow_params_keep_their_dtype(strict):
     dtype = jnp.bfloat16
     x = jnp.asarray(START, dtype)
-    loss = lambda x, batch: jnp.sum(jnp.asarray(DIAGONAL, jnp.float32) * (x - 1) ** 2)
+    weights = jnp.asarray(DIAGONAL, jnp.float32)
+    loss = lambda x, batch: jnp.sum(weights * (x.astype(jnp.float32) - 1) ** 2)
     square = 2 * np.apply_along_axis(np.diag, 1, DIAGONAL.reshape(M, SIZE))
     factors = blocks.block_cholesky(square)
     optimizer = blocks.greedy_block_descent(
@@ -480,9 +485,9 @@ def test_narrow_params_keep_their_dtype():
         x = optax.apply_updates(x, updates)
     assert x.dtype == dtype
     np.testing.assert_allclose(x.astype(jnp.float32), 1.0, rtol=0.02)
-    many = jax.vmap(lambda x: optimizer.update(None, optimizer.init(x), x)[0])
+    many = jax.jit(jax.vmap(lambda x: optimizer.update(None, optimizer.init(x), x)[0]))
     starts = jnp.asarray([START, -START], dtype)
-    alone = optimizer.update(None, optimizer.init(starts[1]), starts[1])[0]
+    alone = update(None, optimizer.init(starts[1]), starts[1])[0]
     np.testing.assert_array_equal(many(starts)[1], alone)
 
 
