@@ -11,6 +11,7 @@ from stochopt import _counters, _tree
 from stochopt._checks import check_arguments, check_range, require_params, require_whole_tree
 from stochopt._oracles import check_scalar
 from stochopt._schedules import value_at
+from stochopt.blocks._bounds import dot, exceeds
 from stochopt.blocks._cycle import cycle_key, displacement
 from stochopt.blocks.gradient import at_dtypes_of, block_value_and_grad
 from stochopt.blocks.orders import OrderOfCycle, cyclic
@@ -22,9 +23,6 @@ from stochopt.blocks.step import (
     numbers_of_blocks,
     proximal_block_step,
 )
-
-#: Values that differ by fewer units of rounding count as equal.
-_ROUNDING = 10
 
 
 class CyclicBlockDescentState(NamedTuple):
@@ -151,8 +149,8 @@ def cyclic_block_descent(
             old = blocks.take(carry.point, index)
             new = move(index, old, gradient, rate / constants[index])
             change = optax.tree.sub(new, old)
-            slope = _dot(gradient, change, dtype)
-            bound = value.astype(dtype) + slope + constants[index] / 2 * _dot(change, change, dtype)
+            slope = dot(gradient, change, dtype)
+            bound = value.astype(dtype) + slope + constants[index] / 2 * dot(change, change, dtype)
             return _Sweep(blocks.put(carry.point, index, new), bound, carry.violations)
 
         visits = order(cycle_key(key, seed, state.count), len(blocks.names))
@@ -199,12 +197,5 @@ class _Sweep(NamedTuple):
 
     def checked(self, value: jax.Array) -> "_Sweep":
         """With the value at the point compared to the bound on it."""
-        value = value.astype(self.bound.dtype)
-        unit = _ROUNDING * jnp.finfo(value.dtype).eps
-        holds = value <= self.bound + unit * (jnp.abs(value) + jnp.abs(self.bound))
-        return self._replace(violations=self.violations + (~holds).astype(jnp.int32))
-
-
-def _dot(a: Any, b: Any, dtype: Any) -> jax.Array:
-    products = jax.tree.map(lambda x, y: _tree.dot(x, y, dtype), a, b)
-    return sum(jax.tree.leaves(products), jnp.zeros([], dtype))
+        exceeded = exceeds(value, self.bound).astype(jnp.int32)
+        return self._replace(violations=self.violations + exceeded)

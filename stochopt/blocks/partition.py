@@ -40,6 +40,12 @@ class Blocks(Protocol):
     def visit(self, order: Order, step: Callable[[Index, _Carry], _Carry], carry: _Carry) -> _Carry:
         """``carry = step(index, carry)`` for each number in ``order``, one after the other."""
 
+    def each(self, function: Callable[[Index], jax.Array]) -> jax.Array:
+        """``function(index)`` of every block, on a new leading axis."""
+
+    def largest(self, scores: jax.Array) -> Index:
+        """What a greedy rule takes, by one score for each block."""
+
 
 #: ``partition(params) -> Blocks``; leaves of ``params`` may be abstract.
 Partition = Callable[[Any], Blocks]
@@ -85,6 +91,14 @@ class LeafBlocks:
         turn = lambda i, carry: jax.lax.switch(order[i], branches, carry)
         return jax.lax.fori_loop(0, order.shape[0], turn, carry)
 
+    def each(self, function: Callable[[Index], jax.Array]) -> jax.Array:
+        """Unrolled."""
+        return jnp.stack([function(index) for index in range(len(self.names))])
+
+    def largest(self, scores: jax.Array) -> Index:
+        """The number of the block with the largest score, the first of equal ones."""
+        return jnp.argmax(scores)
+
 
 @dataclasses.dataclass(frozen=True)
 class SliceBlocks:
@@ -119,6 +133,14 @@ class SliceBlocks:
         numbers = jnp.asarray(order, jnp.int32)
         turn = lambda i, carry: step(numbers[i], carry)
         return jax.lax.fori_loop(0, numbers.shape[0], turn, carry)
+
+    def each(self, function: Callable[[Index], jax.Array]) -> jax.Array:
+        """All at once, by ``jax.vmap``."""
+        return jax.vmap(function)(jnp.arange(self.num_blocks))
+
+    def largest(self, scores: jax.Array) -> Index:
+        """The number of the slice with the largest score, the first of equal ones."""
+        return jnp.argmax(scores)
 
 
 def by_labels(labels: Any) -> Partition:

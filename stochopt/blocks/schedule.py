@@ -12,7 +12,7 @@ from stochopt.blocks._cycle import cycle_key
 from stochopt.blocks.gradient import block_value_and_grad
 from stochopt.blocks.orders import OrderOfCycle, cyclic
 from stochopt.blocks.partition import Blocks, Partition
-from stochopt.blocks.step import of_blocks
+from stochopt.blocks.step import in_order
 
 
 class BlockScheduleState(NamedTuple):
@@ -192,7 +192,7 @@ def _optimizers(
     txs: optax.GradientTransformation | Mapping[Any, optax.GradientTransformation], blocks: Blocks
 ) -> list[optax.GradientTransformationExtraArgs]:
     """One for each block, in the order of their numbers."""
-    found = of_blocks("txs", txs, blocks) if isinstance(txs, Mapping) else [txs] * len(blocks.names)
+    found = in_order("txs", txs, blocks) if isinstance(txs, Mapping) else [txs] * len(blocks.names)
     return [optax.with_extra_args_support(tx) for tx in found]
 
 

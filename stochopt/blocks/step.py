@@ -28,7 +28,7 @@ def proximal_block_step(
     """
     if prox is None:
         return lambda index, block, gradient, size: _tree.add_scaled(block, -size, gradient)
-    operators = of_blocks("prox", prox, blocks) if isinstance(prox, Mapping) else None
+    operators = in_order("prox", prox, blocks) if isinstance(prox, Mapping) else None
 
     def step(index: Index, block: Any, gradient: Any, size: jax.Array) -> Any:
         point = _tree.add_scaled(block, -size, gradient)
@@ -55,7 +55,7 @@ def check_numbers(name: str, value: BlockNumbers, interval: str) -> None:
 def numbers_of_blocks(name: str, value: BlockNumbers, blocks: Blocks, dtype: Any) -> jax.Array:
     """An array with one number for each block; ``ValueError`` if there are more or fewer."""
     if isinstance(value, Mapping):
-        value = of_blocks(name, value, blocks)
+        value = in_order(name, value, blocks)
     array = jnp.asarray(value, dtype)
     shape = (len(blocks.names),)
     if array.shape not in ((), shape):
@@ -66,7 +66,7 @@ def numbers_of_blocks(name: str, value: BlockNumbers, blocks: Blocks, dtype: Any
     return jnp.broadcast_to(array, shape)
 
 
-def of_blocks(name: str, mapping: Mapping[Any, Any], blocks: Blocks) -> list[Any]:
+def in_order(name: str, mapping: Mapping[Any, Any], blocks: Blocks) -> list[Any]:
     """The values in the order of the blocks; ``ValueError`` unless the keys are their names."""
     missing = [block for block in blocks.names if block not in mapping]
     unknown = [block for block in mapping if block not in blocks.names]

@@ -25,6 +25,7 @@ from stochopt.problems.portfolio import portfolio
 from stochopt.problems.problem import ORACLES, Problem
 from stochopt.problems.proxy_quadratic import proxy_quadratic
 from stochopt.problems.quadratic_composition import quadratic_composition
+from stochopt.problems.rayleigh_quotient import rayleigh_quotient
 from stochopt.problems.reweighted_logistic import reweighted_logistic
 from stochopt.problems.ridge_hyperparameter import ridge_hyperparameter
 from stochopt.problems.separable_composite import separable_composite
@@ -60,6 +61,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "portfolio": portfolio,
     "proxy-quadratic": proxy_quadratic,
     "quadratic-composition": quadratic_composition,
+    "rayleigh-quotient": rayleigh_quotient,
     "ridge-hyperparameter": ridge_hyperparameter,
     "robust-contrastive-views": robust_contrastive_views,
     "separable-composite": separable_composite,
@@ -98,6 +100,7 @@ __all__ = [
     "portfolio",
     "proxy_quadratic",
     "quadratic_composition",
+    "rayleigh_quotient",
     "reweighted_logistic",
     "ridge_hyperparameter",
     "robust_contrastive_views",
