@@ -9,7 +9,7 @@ import jax
 from stochopt.blocks.partition import LeafBlocks, SliceBlocks
 from stochopt.linear_models.design import Design
 
-#: At most so many blocks are arrays of their own, with a branch of the program for each.
+#: At most so many blocks are arrays of their own: each is compiled by itself.
 _MOST_SEPARATE = 64
 
 
@@ -31,14 +31,15 @@ class ColumnBlocks:
 
 
 def column_blocks(design: Design, width: int) -> ColumnBlocks:
-    """The blocks of a design: few as arrays of their own, many as slices.
+    """The blocks of a design: few wide ones as arrays of their own, many narrow ones as slices.
 
-    A slice whose place is known only when the program runs is a copy, on a processor as dear as the
-    products with it. A branch for each block takes time to compile.
+    A slice whose place is known only when the program runs is a copy, on a CPU as dear as the
+    products with it. Blocks of their own take longer to compile, so there must be fewer of them
+    than columns in each.
     """
     design = design.padded(width)
     slices = SliceBlocks(design.shape[1] // width)
-    if slices.num_blocks > _MOST_SEPARATE:
+    if slices.num_blocks > min(width, _MOST_SEPARATE):
         return ColumnBlocks(
             slices,
             rmatvec=lambda index, v: design.block_rmatvec(index, v, width),

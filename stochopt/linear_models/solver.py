@@ -55,10 +55,10 @@ def solve(
     Examples:
       >>> import jax.numpy as jnp
       >>> from stochopt import linear_models as lm
-      >>> rows = jnp.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
-      >>> model = lm.linear_model(lm.dense(rows), rows @ jnp.ones(2), lm.squared(), lm.l1(0.1))
-      >>> print(lm.solve(model).params.round(2))
-      [0.87 0.97]
+      >>> design = lm.dense([[1.0, 1.0], [1.0, -1.0]])
+      >>> model = lm.linear_model(design, jnp.array([4.0, 1.0]), lm.squared(), lm.l1(0.25))
+      >>> print(lm.solve(model).params)
+      [2.25 1.25]
     """
     convex_penalty("solve", model)
     check_range("tolerance", tolerance, "[0, inf)")
