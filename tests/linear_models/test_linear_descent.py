@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import types
 
 from stochopt import blocks, proximal
 from stochopt import linear_models as lm
@@ -89,6 +90,33 @@ def test_moved_params_get_predictions_of_their_own(x64):
     assert after.num_predictions == 1
     assert np.abs(stale - expected).max() > 0.1
     assert model.objective(moved + stale) > model.objective(moved + expected) + 0.01
+
+
+@pytest.mark.parametrize("width", [2, 4], ids=["slices", "own arrays"])
+def test_a_program_for_every_design_under_strict_promotion(strict, width):
+    """Abstract parameters, one compilation, the same types before and after, both designs."""
+    points = []
+    for design in (lm.dense(MATRIX), lm.sparse(MATRIX)):
+        model = lm.linear_model(design, LABELS, lm.logistic(), lm.group_lasso(0.02, 2))
+        schedule = lambda count: jnp.where(count > 2, 0.5, 1.0)
+        optimizer = lm.linear_model_descent(
+            model, block_width=width, order=blocks.shuffled, learning_rate=schedule
+        )
+        x = jnp.ones(D)
+        state = optimizer.init(x)
+        abstract = jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((D,), jnp.float32))
+        assert types(abstract) == types(state)
+        update = jax.jit(optimizer.update, donate_argnums=1)
+        for _ in range(5):
+            before = types(state)
+            updates, state = update(None, state, x)
+            assert types(state) == before
+            assert types(updates) == types(x)
+            x = optax.apply_updates(x, updates)
+        assert update._cache_size() == 1
+        assert state.num_predictions == 1
+        points.append(x)
+    np.testing.assert_allclose(*points, rtol=0, atol=1e-6)
 
 
 def test_the_bound_of_cyclic_descent_holds_with_its_constant(x64):

@@ -110,6 +110,23 @@ def test_descent_with_a_nonconvex_penalty_falls_and_ends_stationary(x64):
     assert np.any(np.abs(x) > gamma * weight)  # where it does not shrink at all
 
 
+def test_a_path_over_weights_is_compiled_once(x64):
+    traced = []
+
+    @jax.jit
+    def solution(model, start):
+        traced.append(model)
+        return lm.solve(model, start, order=blocks.shuffled).params
+
+    design, x = lm.dense(MATRIX), jnp.zeros(D)
+    supports = []
+    for weight in (2.0, 0.5, 0.1):
+        x = solution(lm.linear_model(design, TARGETS, lm.squared(), lm.l1(weight)), x)
+        supports.append(np.count_nonzero(x))
+    assert supports[0] < supports[1] < supports[2]
+    assert len(traced) == 1
+
+
 def test_an_unfinished_run_says_so_and_a_start_at_the_solution_stops_at_once(x64):
     loss, targets, penalty, _ = REFERENCES["lasso"]
     model = lm.linear_model(lm.dense(MATRIX), targets, loss, penalty)
