@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from stochopt.blocks.partition import LeafBlocks, SliceBlocks
-from stochopt.linear_models.design import Design
+from stochopt.linear_models.design import DenseDesign, Design
 
 #: At most so many blocks are arrays of their own: each is compiled by itself.
 _MOST_SEPARATE = 64
@@ -31,25 +31,26 @@ class ColumnBlocks:
 
 
 def column_blocks(design: Design, width: int) -> ColumnBlocks:
-    """The blocks of a design: few wide ones as arrays of their own, many narrow ones as slices.
+    """The blocks of a design: few and wide ones of a dense one as arrays, others as slices.
 
-    A slice whose place is known only when the program runs is a copy, on a CPU as dear as the
-    products with it. Blocks of their own take longer to compile, so there must be fewer of them
-    than columns in each.
+    A slice whose place is known only when the program runs is a copy before a product of matrices,
+    on a CPU as dear as the products with it; the gathers of a sparse design need none. Blocks of
+    their own take longer to compile, so there must be fewer of them than columns in each.
     """
     design = design.padded(width)
     slices = SliceBlocks(design.shape[1] // width)
-    if slices.num_blocks > min(width, _MOST_SEPARATE):
+    if isinstance(design, DenseDesign) and slices.num_blocks <= min(width, _MOST_SEPARATE):
+        starts = range(0, design.shape[1], width)
+        parts = [design.transposed[start : start + width] for start in starts]
         return ColumnBlocks(
             slices,
-            rmatvec=lambda index, v: design.block_rmatvec(index, v, width),
-            update=design.block_update,
-            visit=slices.visit,
+            rmatvec=lambda index, v: parts[index] @ v,
+            update=lambda z, index, change: z + change @ parts[index],
+            visit=LeafBlocks(slices.names).visit,
         )
-    parts = design.cut(width)
     return ColumnBlocks(
         slices,
-        rmatvec=lambda index, v: parts[index].rmatvec(v),
-        update=lambda z, index, change: z + parts[index].matvec(change),
-        visit=LeafBlocks(slices.names).visit,
+        rmatvec=lambda index, v: design.block_rmatvec(index, v, width),
+        update=design.block_update,
+        visit=slices.visit,
     )

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.special import xlogy
 
 from stochopt._checks import check_range
@@ -25,14 +24,14 @@ class Loss:
       conjugate: :math:`\varphi^*(u, b) = \sup_z u z - \varphi(z, b)`, infinite where it is not
         finite; its domain is an interval that contains zero.
       curvature: :math:`c \ge \varphi''`.
-      is_target: from NumPy targets to whether each is allowed; ``None``: all are.
+      labels: the only targets there are; ``None`` for any number.
     """
 
     value: Entrywise
     derivative: Entrywise
     conjugate: Entrywise
     curvature: float
-    is_target: Callable[[np.ndarray], np.ndarray] | None = None
+    labels: tuple[float, ...] | None = None
 
 
 def squared() -> Loss:
@@ -111,5 +110,5 @@ _LOGISTIC = Loss(
     derivative=lambda z, b: -b * jax.nn.sigmoid(-b * z),
     conjugate=_logistic_conjugate,
     curvature=0.25,
-    is_target=lambda targets: np.abs(targets) == 1,
+    labels=(-1, 1),
 )

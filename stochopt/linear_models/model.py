@@ -60,12 +60,12 @@ def linear_model(design: Design, targets: Any, loss: Loss, penalty: Penalty) -> 
             f"targets must be one for each of the {num_samples} samples of design, got shape "
             f"{np.shape(targets)}."
         )
-    if loss.is_target is not None and not isinstance(targets, jax.core.Tracer):
-        wrong = np.flatnonzero(~loss.is_target(np.asarray(targets)))
+    if loss.labels is not None and not isinstance(targets, jax.core.Tracer):
+        targets = np.asarray(targets)
+        wrong = np.flatnonzero(~np.isin(targets, loss.labels))
         if wrong.size:
             raise ValueError(
-                f"targets[{wrong[0]}] = {np.asarray(targets)[wrong[0]]} is none that loss takes; "
-                "labels are -1 and 1."
+                f"targets[{wrong[0]}] = {targets[wrong[0]]}, but loss takes only {loss.labels}."
             )
     return LinearModel(design, jnp.asarray(targets, design.dtype), loss, penalty)
 

@@ -44,14 +44,10 @@ def test_designs_are_the_matrix(x64, make):
     wide = np.pad(MATRIX, ((0, 0), (0, 1)))
     padded = design.padded(4)
     assert padded.shape == (N, 12)
-    parts = padded.cut(4)
-    assert [part.shape for part in parts] == 3 * [(N, 4)]
-    for j, part in enumerate(parts):
+    for j in range(3):
         block = wide[:, 4 * j : 4 * j + 4]
         close(padded.block_rmatvec(jnp.asarray(j), v, 4), block.T @ v)
         close(padded.block_update(v, jnp.asarray(j), x[:4]), v + block @ x[:4])
-        close(part.rmatvec(v), block.T @ v)
-        close(part.matvec(x[:4]), block @ x[:4])
 
 
 def test_sparse_adds_what_is_given_twice_and_takes_numpy(x64):
@@ -142,7 +138,7 @@ def test_bad_arguments_are_named():
         lm.dense(1j * MATRIX)
     with pytest.raises(ValueError, match=r"targets must be one for each of the 30 .* \(29,\)"):
         lm.linear_model(design, TARGETS[1:], lm.squared(), lm.l1(0.1))
-    with pytest.raises(ValueError, match=r"targets\[0\] = .* -1 and 1"):
+    with pytest.raises(ValueError, match=r"targets\[0\] = .* only \(-1, 1\)"):
         lm.linear_model(design, TARGETS, lm.logistic(), lm.l1(0.1))
     with pytest.raises(ValueError, match="weight must lie in"):
         lm.l1(-1.0)
