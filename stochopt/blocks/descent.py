@@ -29,7 +29,7 @@ from stochopt.blocks.step import (
     proximal_block_step,
 )
 
-#: Values that differ by fewer units of rounding count as equal.
+# Values that differ by fewer units of rounding count as equal.
 _ROUNDING = 10
 
 
@@ -176,7 +176,9 @@ def cyclic_block_descent(
                 new = move(index, old, gradient, rate / constant)
                 change = optax.tree.sub(new, old)
                 slope, square = _dot(gradient, change, dtype), _dot(change, change, dtype)
-                bound = value.astype(dtype) + slope + constant / 2 * square
+                terms = jnp.stack([value.astype(dtype), slope, constant / 2 * square])
+                rounding = _ROUNDING * jnp.finfo(dtype).eps * jnp.sum(jnp.abs(terms))
+                bound = jnp.sum(terms) + rounding
                 return _Trial(blocks.put(sweep.point, index, new), bound, doublings)
 
             first = sweep.doublings[index]
@@ -185,7 +187,7 @@ def cyclic_block_descent(
                 accepted = jax.lax.while_loop(
                     lambda tried: (
                         (tried.doublings - first < max_doublings)
-                        & ~_holds(function(tried.point), tried.bound)
+                        & ~(function(tried.point) <= tried.bound)
                     ),
                     lambda tried: trial(tried.doublings + 1),
                     accepted,
@@ -219,27 +221,20 @@ def cyclic_block_descent(
 
 class _Trial(NamedTuple):
     point: Any
-    bound: jax.Array  # on the value at the point
+    bound: jax.Array  # on the value at the point, with room for rounding
     doublings: jax.Array  # of the constant
 
 
 class _Sweep(NamedTuple):
     point: Any
-    bound: jax.Array  # on the value at the point
+    bound: jax.Array  # on the value at the point, with room for rounding
     doublings: jax.Array  # of the constant of each block
     violations: jax.Array  # of bounds so far
 
     def checked(self, value: jax.Array) -> "_Sweep":
         """With the value at the point compared to the bound on it."""
-        violated = ~_holds(value, self.bound)
+        violated = ~(value <= self.bound)  # also where it is not a number
         return self._replace(violations=self.violations + violated.astype(jnp.int32))
-
-
-def _holds(value: jax.Array, bound: jax.Array) -> jax.Array:
-    """Whether the value is below the bound, up to rounding."""
-    value = value.astype(bound.dtype)
-    unit = _ROUNDING * jnp.finfo(value.dtype).eps
-    return value <= bound + unit * (jnp.abs(value) + jnp.abs(bound))
 
 
 def _dot(a: Any, b: Any, dtype: Any) -> jax.Array:

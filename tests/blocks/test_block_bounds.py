@@ -26,7 +26,9 @@ def run(optimizer, start, num_cycles, each, batches=(), keys=None):
         return (x, state), each(x)
 
     start = jnp.asarray(start)
-    carry, measured = jax.lax.scan(step, (start, optimizer.init(start)), (batches, keys), num_cycles)
+    carry, measured = jax.lax.scan(
+        step, (start, optimizer.init(start)), (batches, keys), num_cycles
+    )
     return measured, carry[1]
 
 
