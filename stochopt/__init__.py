@@ -6,6 +6,7 @@ chained from live in the family packages, and penalties in :mod:`stochopt.proxim
 
 from stochopt import (
     bilevel,
+    blocks,
     compositional,
     lmo,
     model_based,
@@ -30,6 +31,7 @@ from stochopt.bilevel import (
     sustain,
     ttsa,
 )
+from stochopt.blocks import cyclic_block_descent, vr_cyclic_block_descent
 from stochopt.compositional import (
     asc_pg,
     isogclr,
@@ -118,8 +120,12 @@ __all__ = [
     "storm",
     "svrg",
     "saga",
+    # One block of the parameters at a time
+    "cyclic_block_descent",
+    "vr_cyclic_block_descent",
     # Families
     "bilevel",
+    "blocks",
     "compositional",
     "lmo",
     "model_based",

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from stochopt import _tree, catalog, lmo, proximal
+from stochopt import _tree, blocks, catalog, lmo, proximal
 from stochopt.experiments import gradient_and_extras
 from stochopt.model_based import iterated_prox
 from stochopt.problems import ORACLES, Problem
@@ -29,8 +29,8 @@ def tree_problem(make_params, objective=None):
     and it is the negative log density of a model whose normalization is constant; half of it is
     the minimizer of a lower problem, all of it is smooth, it is the only residual, a gradient step
     stands in for its proximal operator, and it parts the views of an example; half of it is a proxy
-    of it, and a model predicts the parameters themselves. All minimizers are in a ball, for linear
-    minimization. So all methods minimize the same thing.
+    of it, and a model predicts the parameters themselves. Every leaf is a block of its own. All
+    minimizers are in a ball, for linear minimization. So all methods minimize the same thing.
     """
     if objective is None:
 
@@ -61,6 +61,8 @@ def tree_problem(make_params, objective=None):
         loss=loss,
         full_loss=objective,
         num_batches=1000,  # so many that after a first full gradient there is no second one
+        partition=blocks.by_path(lambda path: path),
+        block_smoothness=10.0,
         inner=loss,
         outer=lambda value, params, batch: value,
         embed=embed,
@@ -68,6 +70,7 @@ def tree_problem(make_params, objective=None):
         lower=lambda params, y, batch: scale(batch) * y * (0.5 * y - 0.5 * objective(params)),
         lower_params=jnp.zeros([]),
         smooth=loss,
+        full_smooth=objective,
         nonsmooth=lambda params, batch: 0.0 * objective(params),
         cheap=lambda params, batch: 0.0 * objective(params),
         operator=lambda params: 0.0 * objective(params),

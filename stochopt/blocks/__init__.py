@@ -6,11 +6,7 @@ from stochopt.blocks.active_set import (
     identification_bound,
 )
 from stochopt.blocks.constants import estimate_block_smoothness
-from stochopt.blocks.descent import (
-    CyclicBlockDescentState,
-    cyclic_block_descent,
-    cyclic_descent_bound,
-)
+from stochopt.blocks.descent import CyclicBlockDescentState, cyclic_block_descent
 from stochopt.blocks.fractional import (
     FractionalDescentState,
     fractional_coordinate_descent,
@@ -39,6 +35,13 @@ from stochopt.blocks.rules import (
     proximal_gauss_southwell,
 )
 from stochopt.blocks.schedule import BlockScheduleState, block_schedule, scheduled_value_and_grad
+from stochopt.blocks.theory import (
+    CyclicSmoothness,
+    cyclic_descent_bound,
+    mahalanobis_constants,
+    vr_cyclic_descent_bound,
+    vr_cyclic_step,
+)
 from stochopt.blocks.updates import (
     BlockUpdate,
     ChosenBlock,
@@ -55,7 +58,6 @@ __all__ = [
     "cyclic_block_descent",
     "vr_cyclic_block_descent",
     "cyclic_block_minimization",
-    "cyclic_descent_bound",
     "CyclicBlockDescentState",
     "VRCyclicBlockDescentState",
     "BlockMinimizationState",
@@ -63,6 +65,12 @@ __all__ = [
     "block_schedule",
     "scheduled_value_and_grad",
     "BlockScheduleState",
+    # What is proved of them
+    "mahalanobis_constants",
+    "cyclic_descent_bound",
+    "vr_cyclic_step",
+    "vr_cyclic_descent_bound",
+    "CyclicSmoothness",
     # Partitions
     "by_labels",
     "by_path",

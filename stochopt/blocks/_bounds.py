@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from stochopt import _tree
 
-#: Values that differ by fewer units of rounding count as equal.
+# Values that differ by fewer units of rounding count as equal.
 _ROUNDING = 100
 
 
@@ -15,6 +15,13 @@ def dot(a: Any, b: Any, dtype: Any) -> jax.Array:
     """The inner product of two trees, accumulated in the real ``dtype``."""
     products = jax.tree.map(lambda x, y: _tree.dot(x, y, dtype), a, b)
     return sum(jax.tree.leaves(products), jnp.zeros([], dtype))
+
+
+def bound_of_terms(*terms: jax.Array) -> jax.Array:
+    """Their sum, with room for the rounding where large terms cancel."""
+    stacked = jnp.stack(terms)
+    unit = _ROUNDING * jnp.finfo(stacked.dtype).eps
+    return jnp.sum(stacked) + unit * jnp.sum(jnp.abs(stacked))
 
 
 def exceeds(value: jax.Array, bound: jax.Array) -> jax.Array:

@@ -8,10 +8,16 @@ import jax.numpy as jnp
 import optax
 
 from stochopt import _counters, _tree
-from stochopt._checks import check_arguments, check_range, require_params, require_whole_tree
+from stochopt._checks import (
+    check_arguments,
+    check_range,
+    require_extra,
+    require_params,
+    require_whole_tree,
+)
 from stochopt._oracles import check_scalar
 from stochopt._schedules import value_at
-from stochopt.blocks._bounds import dot, exceeds
+from stochopt.blocks._bounds import bound_of_terms, dot, exceeds
 from stochopt.blocks._cycle import cycle_key, displacement
 from stochopt.blocks.gradient import at_dtypes_of, block_value_and_grad
 from stochopt.blocks.orders import OrderOfCycle, cyclic
@@ -31,6 +37,7 @@ class CyclicBlockDescentState(NamedTuple):
     count: jax.Array  # type: ignore[assignment]  # cycles; shape=(), dtype=int32
     num_block_gradients: jax.Array  # shape=(), dtype=int32; stays at its maximum
     num_descent_violations: jax.Array  # block steps; shape=(), dtype=int32; stays at its maximum
+    num_doublings: jax.Array  # of the constant of each block; shape=(num_blocks,), dtype=int32
 
 
 def cyclic_block_descent(
@@ -40,6 +47,7 @@ def cyclic_block_descent(
     *,
     learning_rate: optax.ScalarOrSchedule = 1.0,
     prox: BlockProx | None = None,
+    max_doublings: int = 0,
     order: OrderOfCycle = cyclic,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -59,7 +67,7 @@ def cyclic_block_descent(
 
     .. math:: F(x^+) \le F(x) - \left(\frac{1}{\eta_j} - \frac{L_j}{2}\right) \|x_j^+ - x_j\|^2 .
 
-    With the one constant :math:`\hat L` of :func:`cyclic_descent_bound` for all blocks and
+    With the one constant :math:`\hat L` of :func:`mahalanobis_constants` for all blocks and
     :math:`\eta = 1`, the least squared distance of zero to :math:`\partial F` in :math:`K` cycles
     is at most :math:`8 \hat L (F(x_0) - \min F) / K`, and linear under a Polyak-Lojasiewicz
     condition. The constants of the blocks are smaller and mostly better. There are functions on
@@ -69,9 +77,18 @@ def cyclic_block_descent(
     A *mover*: it returns the new point minus the old, ignores the incoming ``updates``, and stands
     alone. A cycle takes :math:`m` gradients in blocks and one more value of ``loss``.
 
-    **Extra arguments of** ``update``: ``batch``, passed to ``loss``, the same for all blocks;
-    ``None`` by default. ``key``, optional: of the order, which otherwise follows from ``seed`` and
-    the number of the cycle.
+    **Constants that nobody knows.** With ``max_doublings``, a step after which :math:`f` is above
+
+    .. math::
+
+       f(x) + \langle \nabla_j f(x), x_j^+ - x_j \rangle + \frac{L_j}{2} \|x_j^+ - x_j\|^2
+
+    by more than rounding is taken back, and the block tries again with :math:`2 L_j`, for good.
+    Every trial costs one more value of ``loss``.
+
+    **Extra arguments of** ``update``: ``batch``, passed to ``loss``, the same for all blocks; for a
+    loss that ignores it, ``()``. ``key``, optional: of the order, which otherwise follows from
+    ``seed`` and the number of the cycle.
 
     Args:
       loss: ``loss(params, batch) -> scalar``, :math:`f`.
@@ -82,18 +99,20 @@ def cyclic_block_descent(
       learning_rate: :math:`\eta` in [0, 2), a number or a schedule.
       prox: ``prox(block, step) -> block``, for every block, or a mapping from the names of the
         blocks to such functions; ``None`` without penalties.
+      max_doublings: how often a constant may be doubled in one block step; with zero,
+        ``smoothness`` is taken as it is.
       order: ``order(key, num_blocks)``, such as :func:`~stochopt.blocks.shuffled`. With blocks of
         leaves, an order that depends on the key chooses a branch for each step, of which
         ``jax.vmap`` over the keys would compute all.
       seed: of the orders.
 
     Returns:
-      The optimizer. ``num_descent_violations`` in its state counts steps after which :math:`f` was
-      above :math:`f(x) + \langle \nabla_j f(x), x_j^+ - x_j \rangle
-      + \frac{L_j}{2} \|x_j^+ - x_j\|^2`, beyond rounding: its constant was too small.
+      The optimizer. ``num_descent_violations`` in its state counts the steps that left :math:`f`
+      above the bound: their constant was too small. ``num_doublings`` says how often the constant
+      of each block has been doubled; :math:`L_j` is now ``smoothness * 2 ** num_doublings``.
 
     Raises:
-      TypeError: ``loss`` takes other arguments, or ``update`` got masked leaves.
+      TypeError: ``loss`` takes other arguments; ``update`` got no ``batch``, or masked leaves.
       ValueError: a hyper-parameter is out of range or not one for each block; ``loss`` returned no
         scalar; ``update`` got no ``params``.
 
@@ -105,7 +124,7 @@ def cyclic_block_descent(
       >>> x = jnp.zeros(2)
       >>> state = optimizer.init(x)
       >>> for _ in range(20):
-      ...     updates, state = optimizer.update(None, state, x)
+      ...     updates, state = optimizer.update(None, state, x, batch=())
       ...     x = optax.apply_updates(x, updates)
       >>> print(x.round(3))
       [1. 2.]
@@ -119,10 +138,11 @@ def cyclic_block_descent(
     check_arguments("loss", loss, "params, batch")
     check_numbers("smoothness", smoothness, "(0, inf)")
     check_range("learning_rate", learning_rate, "[0, 2)")
+    check_range("max_doublings", max_doublings, "[0, inf)")
 
     def init_fn(params: optax.Params) -> CyclicBlockDescentState:
-        partition(params)  # its errors come early
-        return CyclicBlockDescentState(*(jnp.zeros([], jnp.int32) for _ in range(3)))
+        shapes = ((), (), (), (len(partition(params).names),))
+        return CyclicBlockDescentState(*(jnp.zeros(shape, jnp.int32) for shape in shapes))
 
     def update_fn(
         updates: optax.Updates,
@@ -136,6 +156,7 @@ def cyclic_block_descent(
         del updates, extra_args
         require_params("cyclic_block_descent", params)
         require_whole_tree("cyclic_block_descent", params)
+        require_extra("cyclic_block_descent", "batch", batch, "batch=batch")
         blocks = partition(params)
         dtype = _tree.scalar_dtype(*jax.tree.leaves(params))
         constants = numbers_of_blocks("smoothness", smoothness, blocks, dtype)
@@ -143,56 +164,67 @@ def cyclic_block_descent(
         move = proximal_block_step(prox, blocks)
         function = at_dtypes_of(params, lambda point: loss(point, batch))
 
-        def step(index: Index, carry: _Sweep) -> _Sweep:
-            value, gradient = block_value_and_grad(function, blocks, carry.point, index)
-            carry = carry.checked(value)
-            old = blocks.take(carry.point, index)
-            new = move(index, old, gradient, rate / constants[index])
-            change = optax.tree.sub(new, old)
-            slope = dot(gradient, change, dtype)
-            bound = value.astype(dtype) + slope + constants[index] / 2 * dot(change, change, dtype)
-            return _Sweep(blocks.put(carry.point, index, new), bound, carry.violations)
+        def step(index: Index, sweep: _Sweep) -> _Sweep:
+            value, gradient = block_value_and_grad(function, blocks, sweep.point, index)
+            sweep = sweep.checked(value)
+            old = blocks.take(sweep.point, index)
+
+            def trial(doublings: jax.Array) -> _Trial:
+                constant = constants[index] * jnp.exp2(doublings.astype(dtype))
+                new = move(index, old, gradient, rate / constant)
+                change = optax.tree.sub(new, old)
+                slope, square = dot(gradient, change, dtype), dot(change, change, dtype)
+                bound = bound_of_terms(value.astype(dtype), slope, constant / 2 * square)
+                return _Trial(blocks.put(sweep.point, index, new), bound, doublings)
+
+            first = sweep.doublings[index]
+            accepted = trial(first)
+            if max_doublings:
+                accepted = jax.lax.while_loop(
+                    lambda tried: (
+                        (tried.doublings - first < max_doublings)
+                        & exceeds(function(tried.point), tried.bound)
+                    ),
+                    lambda tried: trial(tried.doublings + 1),
+                    accepted,
+                )
+            return sweep._replace(
+                point=accepted.point,
+                bound=accepted.bound,
+                doublings=sweep.doublings.at[index].set(accepted.doublings),
+            )
 
         visits = order(cycle_key(key, seed, state.count), len(blocks.names))
-        zero = jnp.zeros([], jnp.int32)
-        sweep = blocks.visit(
-            visits, step, _Sweep(_tree.wide(params), jnp.asarray(jnp.inf, dtype), zero)
+        start = _Sweep(
+            _tree.wide(params),
+            jnp.asarray(jnp.inf, dtype),
+            state.num_doublings,
+            jnp.zeros([], jnp.int32),
         )
-        value = function(sweep.point)
+        end = blocks.visit(visits, step, start)
+        value = function(end.point)
         check_scalar("loss", value)
-        sweep = sweep.checked(value)
-        return displacement(sweep.point, params), CyclicBlockDescentState(
+        end = end.checked(value)
+        return displacement(end.point, params), CyclicBlockDescentState(
             count=optax.safe_increment(state.count),
             num_block_gradients=_counters.add(state.num_block_gradients, visits.shape[0]),
-            num_descent_violations=_counters.add(state.num_descent_violations, sweep.violations),
+            num_descent_violations=_counters.add(state.num_descent_violations, end.violations),
+            num_doublings=end.doublings,
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def cyclic_descent_bound(smoothness: Any, gap: Any, num_cycles: Any) -> Any:
-    r"""What :func:`cyclic_block_descent` guarantees of the least squared distance to stationarity.
-
-    .. math::
-
-       \min_{k \le K} \mathrm{dist}^2(0, \partial F(x_k)) \le \frac{8 \hat L (F(x_0) - \min F)}{K},
-       \qquad \hat L^2 = \Big\| \sum_j \hat Q_j \Big\|,
-
-    with steps :math:`1 / \hat L` in every block, where :math:`\|\nabla_j f(x) - \nabla_j f(y)\|^2
-    \le (x - y)^T Q_j (x - y)` and :math:`\hat Q_j` is :math:`Q_j` with the rows and columns of the
-    blocks before :math:`j` set to zero.
-
-    Args:
-      smoothness: :math:`\hat L`.
-      gap: at least :math:`F(x_0) - \min F`.
-      num_cycles: :math:`K`.
-    """
-    return 8 * smoothness * gap / num_cycles
+class _Trial(NamedTuple):
+    point: Any
+    bound: jax.Array  # on the value at the point, with room for rounding
+    doublings: jax.Array  # of the constant
 
 
 class _Sweep(NamedTuple):
     point: Any
-    bound: jax.Array  # on the value at the point
+    bound: jax.Array  # on the value at the point, with room for rounding
+    doublings: jax.Array  # of the constant of each block
     violations: jax.Array  # of bounds so far
 
     def checked(self, value: jax.Array) -> "_Sweep":

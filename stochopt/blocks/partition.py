@@ -208,7 +208,8 @@ def equal_slices(num_blocks: int) -> Partition:
     """The partition into equal slices along the leading axis of every leaf.
 
     For one array that is a partition of its entries or rows; for layers stacked along the leading
-    axis, one block for each layer.
+    axis, one block for each layer. On a mesh with explicit axes the leading axis must be whole on
+    every device.
 
     Args:
       num_blocks: divides the leading axis of each leaf.

@@ -75,8 +75,9 @@ def vr_cyclic_block_descent(
     For batches of :math:`b` terms and :math:`p = b / (n + b)` it needs
     :math:`O(n + \sqrt n \hat L / \epsilon^2)` gradients of terms for a distance of :math:`\epsilon`
     to stationarity with :math:`b = \sqrt n`, as PAGE does, with the constant of
-    :func:`stochopt.blocks.cyclic_descent_bound` for the smoothness. That is proved for small steps;
-    :math:`\eta / L_j` with :math:`\eta = 1` is mostly stable and much faster. With one block it is
+    :func:`stochopt.blocks.mahalanobis_constants` for the smoothness. That is proved for the small
+    steps of :func:`stochopt.blocks.vr_cyclic_step`; :math:`\eta / L_j` with :math:`\eta = 1` is
+    mostly stable and much faster. With one block it is
     PAGE with a proximal step, with :math:`p = 1` it is
     :func:`stochopt.blocks.cyclic_block_descent`.
 

@@ -4,6 +4,7 @@ import difflib
 
 from stochopt.catalog import (
     bilevel,
+    blocks,
     compositional,
     model_based,
     model_building,
@@ -35,6 +36,7 @@ METHODS = (
     *sliding.ROWS,
     *surrogates.ROWS,
     *variance_reduction.ROWS,
+    *blocks.ROWS,
 )
 
 

@@ -28,6 +28,9 @@ _FROM_PROBLEM = {
     )
 } | {"num_examples": "num_blocks"}
 
+# A factory that takes ``prox`` too wants them without the simple part.
+_BESIDE_PROX = {"loss": "unregularized", "full_loss": "full_unregularized"}
+
 
 #: Name to ``function(state)``: what a state holds an estimate of.
 Estimates = Mapping[str, Callable[[Any], Any]]
@@ -42,11 +45,13 @@ class Method:
       factory: returns the transformation. Arguments named like an oracle (or ``inner_shape``,
         ``lower_params``, ``num_batches``, ``num_blocks``, ``num_sampled``, ``num_samples``,
         ``sample``) are taken from the :class:`stochopt.problems.Problem`; ``num_examples`` is its
-        ``num_blocks``.
+        ``num_blocks``. Beside ``prox``, ``loss`` and ``full_loss`` are those without the simple
+        part.
       family: heading of the list.
       summary: one line.
       paper: authors, year and where to read it.
       defaults: hyper-parameters that differ from the factory's own or that it has no default for.
+      from_problem: further arguments of the factory that the problem supplies, to its fields.
       gradient_of: the oracle whose gradient is fed to ``update``, or ``"unregularized"`` of the
         problem; ``None`` for an estimator, which calls its oracles itself.
       takes: what ``update`` gets as ``batch``: the problem's ``"batch"``, or its view ``"blocks"``
@@ -69,6 +74,7 @@ class Method:
     summary: str
     paper: str
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    from_problem: Mapping[str, str] = dataclasses.field(default_factory=dict)
     gradient_of: str | None = "loss"
     takes: Literal["batch", "blocks", "data", "sample_indices"] = "batch"
     independent_jacobian: bool = False
@@ -81,20 +87,28 @@ class Method:
     @property
     def bound(self) -> tuple[str, ...]:
         """Arguments of the factory that the problem supplies."""
-        return tuple(n for n in inspect.signature(self.factory).parameters if n in _FROM_PROBLEM)
+        return tuple(self._sources)
+
+    @property
+    def _sources(self) -> dict[str, str]:
+        """The bound arguments, to fields of the problem."""
+        parameters = inspect.signature(self.factory).parameters
+        fields = _FROM_PROBLEM | (_BESIDE_PROX if "prox" in parameters else {})
+        fields |= self.from_problem
+        return {name: fields[name] for name in parameters if name in fields}
 
     @property
     def oracles(self) -> tuple[str, ...]:
         """Every oracle that a problem must offer."""
         bound = (name for name in self.bound if name in ORACLES)
         view = None if self.takes == "batch" else self.takes
-        return tuple(filter(None, (self.gradient_of, *bound, view)))
+        return tuple(filter(None, (self.gradient_of, *bound, *self.from_problem.values(), view)))
 
     @property
     def hyperparams(self) -> dict[str, Any]:
         """Every hyper-parameter with its default; ``inspect.Parameter.empty`` without one."""
         parameters = inspect.signature(self.factory).parameters.values()
-        own = {p.name: p.default for p in parameters if p.name not in _FROM_PROBLEM}
+        own = {p.name: p.default for p in parameters if p.name not in self._sources}
         return {**own, **self.defaults}
 
     def make(self, problem: Problem, **hyperparams: Any) -> optax.GradientTransformationExtraArgs:
@@ -103,7 +117,8 @@ class Method:
         Raises:
           ValueError: the problem lacks an oracle, or a hyper-parameter is unknown.
         """
-        if missing := problem.missing(self.oracles):
+        bound_oracles = (self._sources[name] for name in self.bound if name in ORACLES)
+        if missing := problem.missing(tuple(dict.fromkeys((*self.oracles, *bound_oracles)))):
             raise ValueError(
                 f"{self.name} needs the oracles {', '.join(self.oracles)}; "
                 f"problem {problem.name!r} has no {', '.join(missing)}."
@@ -113,7 +128,7 @@ class Method:
                 f"{self.name} has no hyper-parameter {', '.join(sorted(unknown))}; "
                 f"it has {', '.join(self.hyperparams)}."
             )
-        bound = {name: getattr(problem, _FROM_PROBLEM[name]) for name in self.bound}
+        bound = {name: getattr(problem, field) for name, field in self._sources.items()}
         transformation = self.factory(**bound, **{**self.defaults, **hyperparams})
         return optax.with_extra_args_support(transformation)
 

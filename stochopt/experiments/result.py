@@ -14,6 +14,7 @@ _FIELDS_OF_ARRAYS = ("metrics", "warnings", "sums")
 WARNINGS = {
     "num_truncated": "inner loops cut short",
     "num_large_subgradients": "subgradients beyond their bound",
+    "num_descent_violations": "block steps with too small a constant",
 }
 
 

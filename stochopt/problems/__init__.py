@@ -10,6 +10,7 @@ from stochopt.problems.contrastive_views import contrastive_views, robust_contra
 from stochopt.problems.coupled_least_squares import coupled_least_squares
 from stochopt.problems.digits import digits, digits_cnn
 from stochopt.problems.entropic_risk import entropic_risk
+from stochopt.problems.equicorrelated_quadratic import equicorrelated_quadratic
 from stochopt.problems.feature_regularization import feature_regularization
 from stochopt.problems.friedman import friedman
 from stochopt.problems.hyper_cleaning import hyper_cleaning
@@ -30,6 +31,7 @@ from stochopt.problems.reweighted_logistic import reweighted_logistic
 from stochopt.problems.ridge_hyperparameter import ridge_hyperparameter
 from stochopt.problems.separable_composite import separable_composite
 from stochopt.problems.simplex_quadratic import simplex_quadratic
+from stochopt.problems.sparse_robust_regression import sparse_robust_regression
 from stochopt.problems.stacked import stacked
 from stochopt.problems.stiff_composite import stiff_composite
 from stochopt.problems.streaming_absolute_loss import streaming_absolute_loss
@@ -48,6 +50,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "digits": digits,
     "digits-cnn": digits_cnn,
     "entropic-risk": entropic_risk,
+    "equicorrelated-quadratic": equicorrelated_quadratic,
     "friedman": friedman,
     "hyper-cleaning": hyper_cleaning,
     "log-partition": log_partition,
@@ -66,6 +69,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "robust-contrastive-views": robust_contrastive_views,
     "separable-composite": separable_composite,
     "simplex-quadratic": simplex_quadratic,
+    "sparse-robust-regression": sparse_robust_regression,
     "stiff-composite": stiff_composite,
     "streaming-absolute-loss": streaming_absolute_loss,
     "target-logistic": target_logistic,
@@ -86,6 +90,7 @@ __all__ = [
     "digits",
     "digits_cnn",
     "entropic_risk",
+    "equicorrelated_quadratic",
     "feature_regularization",
     "friedman",
     "hyper_cleaning",
@@ -107,6 +112,7 @@ __all__ = [
     "separable_composite",
     "square_prox",
     "simplex_quadratic",
+    "sparse_robust_regression",
     "stacked",
     "target_logistic",
     "streaming_absolute_loss",

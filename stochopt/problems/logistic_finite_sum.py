@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stochopt._checks import check_count, check_range
+from stochopt.blocks.partition import equal_slices
 from stochopt.problems.libsvm import Source, read_examples
 from stochopt.problems.logistic import synthetic_examples
 from stochopt.problems.problem import Problem
@@ -32,8 +33,9 @@ def logistic_finite_sum(
 
     With :math:`\lambda > 0` it is not convex, with :math:`\lambda = 0` and :math:`\rho > 0` it is
     strongly convex. The smoothness is
-    :math:`\tfrac14 \lambda_{\max}(\tfrac1n \sum_i a_i a_i^T) + 2 \lambda + \rho`. It starts at
-    zero.
+    :math:`\tfrac14 \lambda_{\max}(\tfrac1n \sum_i a_i a_i^T) + 2 \lambda + \rho`. The blocks are
+    the coordinates, of smoothness
+    :math:`\tfrac1{4 n} \sum_i a_{ij}^2 + 2 \lambda + \rho`. It starts at zero.
 
     Args:
       data: path of a file in LIBSVM's text format, or a pair of rows and labels, which count as 1
@@ -73,6 +75,7 @@ def logistic_finite_sum(
     def sample(key: jax.Array) -> jax.Array:
         return jax.random.permutation(key, num_terms)[:batch_size].astype(jnp.int32)
 
+    curvature = 2 * regularization + decay
     largest = float(np.linalg.eigvalsh(signed.T @ signed / num_terms)[-1])
     return Problem(
         name="logistic-finite-sum",
@@ -84,9 +87,11 @@ def logistic_finite_sum(
         loss=loss,
         full_loss=full_loss,
         num_batches=-(-num_terms // batch_size),
+        partition=equal_slices(dimension),
         num_blocks=num_terms,
         blocks=lambda batch: (batch, batch),
         exact={"gradient": jax.grad(full_loss)},
-        smoothness=largest / 4 + 2 * regularization + decay,
+        smoothness=largest / 4 + curvature,
+        block_smoothness=np.mean(signed**2, axis=0) / 4 + curvature,
         strong_convexity=decay if decay > 0 and regularization == 0 else None,
     )

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from stochopt.blocks.partition import Partition
 from stochopt.proximal import DualMap
 
 Params = Any
@@ -16,6 +17,7 @@ Batch = Any
 ORACLES = (
     "loss",
     "full_loss",
+    "partition",
     "inner",
     "outer",
     "embed",
@@ -59,6 +61,8 @@ class Problem:
       full_loss: ``full_loss(params) -> scalar`` of a finite sum, the mean of ``loss`` over all of
         its terms.
       num_batches: how many batches make up the full loss, rounded up.
+      partition: ``partition(params) -> Blocks``, the blocks of the parameters that a method may
+        move one after the other.
       inner: ``inner(params, batch) -> y``, the batch mean of an inner function; of a coupled
         problem, that of one block on its own batch.
       outer: ``outer(y, params, batch) -> scalar``; of a coupled problem, for one block.
@@ -72,6 +76,8 @@ class Problem:
       lower_params: a starting point of the lower variable, of one block where there are blocks.
       smooth: ``smooth(params, batch) -> scalar``, of a composite problem
         ``smooth + nonsmooth + simple`` the part with a Lipschitz gradient. ``loss`` is the sum.
+      full_smooth: ``full_smooth(params) -> scalar`` of a composite finite sum, the mean of
+        ``smooth`` over all of its terms.
       nonsmooth: ``nonsmooth(params, batch) -> scalar``, the part with subgradients only.
       cheap: ``cheap(params, batch) -> scalar``, of a composite problem ``smooth + cheap + simple``
         the part with a smooth gradient of its own.
@@ -113,6 +119,10 @@ class Problem:
         coupled problem, with a leading axis of ``num_blocks``.
       smoothness: :math:`L`, a Lipschitz constant of the exact gradient; of a composite problem,
         of that of its smooth part.
+      block_smoothness: :math:`L_j`, that of the gradient in each block of ``partition``.
+      cyclic_smoothness: :math:`(\hat L, \tilde L)` of the exact gradient, see
+        :func:`stochopt.blocks.mahalanobis_constants`.
+      sampled_cyclic_smoothness: the same of the gradients of single terms, in the mean square.
       strong_convexity: :math:`\mu` of the objective, or its Polyak-Lojasiewicz constant; of a
         composite problem, that of its simple part.
       cheap_smoothness: that of the gradient of ``cheap``.
@@ -135,6 +145,7 @@ class Problem:
     loss: Callable[[Params, Batch], jax.Array] | None = None
     full_loss: Callable[[Params], jax.Array] | None = None
     num_batches: int | None = None
+    partition: Partition | None = None
     inner: Callable[[Params, Batch], Any] | None = None
     outer: Callable[[Any, Params, Batch], jax.Array] | None = None
     embed: Callable[[Params, Any], jax.Array] | None = None
@@ -142,6 +153,7 @@ class Problem:
     lower: Callable[[Params, Any, Batch], jax.Array] | None = None
     lower_params: Any = None
     smooth: Callable[[Params, Batch], jax.Array] | None = None
+    full_smooth: Callable[[Params], jax.Array] | None = None
     nonsmooth: Callable[[Params, Batch], jax.Array] | None = None
     cheap: Callable[[Params, Batch], jax.Array] | None = None
     operator: Callable[[Params], Any] | None = None
@@ -165,6 +177,9 @@ class Problem:
     optimum: Params | None = None
     exact: Mapping[str, Callable[[Params], Any]] = dataclasses.field(default_factory=dict)
     smoothness: float | None = None
+    block_smoothness: Any = None
+    cyclic_smoothness: tuple[float, float] | None = None
+    sampled_cyclic_smoothness: tuple[float, float] | None = None
     strong_convexity: float | None = None
     cheap_smoothness: float | None = None
     operator_norm: float | None = None
@@ -203,6 +218,11 @@ class Problem:
         return lambda params, batch: sum(
             (part(params, batch) for part in parts), start=jnp.zeros([])
         )
+
+    @property
+    def full_unregularized(self) -> Callable[[Params], jax.Array] | None:
+        """``full_loss`` without the simple part."""
+        return self.full_loss if self.prox is None else self.full_smooth
 
     def missing(self, oracles: tuple[str, ...]) -> list[str]:
         """The names among ``oracles`` that this problem does not offer."""

@@ -11,7 +11,14 @@ import optax
 from stochopt.problems.problem import Problem
 
 # Where ``params`` stands among the arguments of the oracles that may carry a term of its own.
-_POSITIONS = {"loss": 0, "full_loss": 0, "smooth": 0, "outer": 1, "upper": 0}
+_POSITIONS = {
+    "loss": 0,
+    "full_loss": 0,
+    "smooth": 0,
+    "full_smooth": 0,
+    "outer": 1,
+    "upper": 0,
+}
 # Where the kink of a linear residual lies, relative to the start.
 _FAR = 100.0
 

@@ -77,6 +77,8 @@ HYPERPARAMS = {
     "storm": {"learning_rate": 1.1e-3},
     "svrg": {"learning_rate": 1.1e-3},
     "saga": {"learning_rate": 1.1e-3},
+    "cyclic_block_descent": {"learning_rate": 1.1e-2},
+    "vr_cyclic_block_descent": {"learning_rate": 1.1e-2},
 }
 
 HARNESS = Harness()
@@ -97,9 +99,9 @@ replace_lookup(_contrib, "_get_opt_factory", FACTORIES.__getitem__)
 ContribTest = suite(
     _contrib.ContribTest,
     HARNESS,
-    # num_noise is a shape, to be named in static_args, as the state rules do.
+    # num_noise is a shape and order a function, to be named in static_args, as the state rules do.
     deselect=(
-        r"test_optimizers_can_be_wrapped_in_inject_hyperparams.*'meco'",
+        r"test_optimizers_can_be_wrapped_in_inject_hyperparams.*'(meco|cyclic_block_descent)'",
         *(
             rf"test_optimizers_accept_learning_rate_schedule.*'{method.name}'"
             for method in catalog.METHODS
@@ -128,7 +130,14 @@ AliasTest = suite(
             rf"test_optimization.*'{method.name}'.*_setup_rosenbrock.*complex"
             for method in catalog.METHODS
             if method.family
-            in ("bilevel", "compositional", "model based", "surrogates", "variance reduction")
+            in (
+                "bilevel",
+                "block descent",
+                "compositional",
+                "model based",
+                "surrogates",
+                "variance reduction",
+            )
         ),
     ),
 )

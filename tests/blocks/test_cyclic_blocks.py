@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 NUM_BLOCKS = 4
 
 
-def trajectory(optimizer, start, num_cycles, batches=None):
+def trajectory(optimizer, start, num_cycles, batches=()):
     """Points and states after each cycle, stacked."""
 
     def step(carry, batch):
@@ -184,7 +184,7 @@ def test_the_gradient_of_a_layer_does_not_cost_that_of_the_network():
         gradient = lambda params, j=j: blocks.block_value_and_grad(network, layers, params, j)
         assert matmul_flops(gradient, params) == (2 * m - j) * unit
     optimizer = blocks.cyclic_block_descent(network, partition, 100.0)
-    cycle = lambda params: optimizer.update(None, optimizer.init(params), params)
+    cycle = lambda params: optimizer.update(None, optimizer.init(params), params, batch=())
     # All of its gradients, and the value at its end.
     assert matmul_flops(cycle, params) == (m * (3 * m + 1) // 2 + m) * unit
 
@@ -208,7 +208,7 @@ def test_blocks_of_leaves_have_their_own_constants_operators_and_orders():
             prox={"a": proximal.l1(1.0), "b": proximal.zero()},
             order=order,
         )
-        updates, state = jax.jit(optimizer.update)(None, optimizer.init(params), params)
+        updates, state = jax.jit(optimizer.update)(None, optimizer.init(params), params, batch=())
         moved = optax.apply_updates(params, updates)
         np.testing.assert_allclose(moved["a"], 1.5, rtol=1e-6)  # 2 - 1 / curvature
         np.testing.assert_allclose(moved["b"]["w"], 2.0, rtol=1e-6)
@@ -229,7 +229,7 @@ def test_bad_arguments_name_the_block_and_the_argument():
     partition = blocks.by_labels({"a": "x", "b": "y"})
     with pytest.raises(ValueError, match=r"smoothness\['y'\] must lie in"):
         blocks.cyclic_block_descent(zero, partition, {"x": 1.0, "y": 0.0})
-    run = lambda optimizer: optimizer.update(None, optimizer.init(params), params)
+    run = lambda optimizer: optimizer.update(None, optimizer.init(params), params, batch=())
     with pytest.raises(ValueError, match=r"smoothness needs .* missing \['y'\]"):
         run(blocks.cyclic_block_descent(zero, partition, {"x": 1.0}))
     prox = dict.fromkeys("xyz", proximal.zero())
@@ -247,6 +247,6 @@ def test_bad_arguments_name_the_block_and_the_argument():
         zero, lambda p: jnp.zeros([]), partition, 1.0, num_batches=2, resample="block"
     )
     with pytest.raises(TypeError, match="needs the keyword argument 'batch'"):
-        run(reduced)
+        reduced.update(None, reduced.init(params), params)
     with pytest.raises(ValueError, match="leading axis of the blocks, of length 2"):
         reduced.update(None, reduced.init(params), params, batch=jnp.ones(3))
