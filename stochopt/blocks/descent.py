@@ -84,7 +84,8 @@ def cyclic_block_descent(
        f(x) + \langle \nabla_j f(x), x_j^+ - x_j \rangle + \frac{L_j}{2} \|x_j^+ - x_j\|^2
 
     by more than rounding is taken back, and the block tries again with :math:`2 L_j`, for good.
-    Every trial costs one more value of ``loss``.
+    Every trial costs one more value of ``loss``. In bfloat16 the parameters round too, and the test
+    would fail by itself.
 
     **Extra arguments of** ``update``: ``batch``, passed to ``loss``, the same for all blocks; for a
     loss that ignores it, ``()``. ``key``, optional: of the order, which otherwise follows from
