@@ -28,7 +28,7 @@ class GramQuadratic(NamedTuple):
     energy: jax.Array
 
 
-def duality_gap(
+def lasso_gap(
     penalty: jax.Array, params: jax.Array, slope: jax.Array, energy: jax.Array
 ) -> jax.Array:
     r"""A bound on how far a lasso is from its minimum: primal minus dual objective.
@@ -111,7 +111,7 @@ def minimize_with_l1(
         wait = jnp.where(step < 1, 2 * wait, 1)
         newton_round = jnp.where(settled, rounds + wait, newton_round)
         slope = linear - gram @ x  # afresh, so that no rounding piles up
-        gap = duality_gap(penalty, x, slope, energy - x @ (linear + slope))
+        gap = lasso_gap(penalty, x, slope, energy - x @ (linear + slope))
         return x, slope, gap, rounds + 1, wait, newton_round
 
     def goes_on(carry: Carry) -> jax.Array:

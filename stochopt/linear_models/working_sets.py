@@ -12,7 +12,7 @@ import scipy.sparse
 
 from stochopt._checks import check_count, check_range
 from stochopt.linear_models.design import DenseDesign, Design, SparseDesign, dense, sparse
-from stochopt.linear_models.gram import GramQuadratic, dual_scale, duality_gap, minimize_with_l1
+from stochopt.linear_models.gram import GramQuadratic, dual_scale, lasso_gap, minimize_with_l1
 
 #: Features that may join an almost empty support at once.
 FIRST_FEATURES = 64
@@ -56,13 +56,13 @@ def lasso(
        \min_x F(x), \qquad
        F(x) = \frac{1}{2n} \|A x - b\|^2 + \lambda \|x\|_1 + \frac\mu2 \|x\|^2
 
-    It ends when the :func:`duality gap <stochopt.linear_models.duality_gap>` is at most
+    It ends when the :func:`duality gap <stochopt.linear_models.lasso_gap>` is at most
     ``tolerance`` times :math:`F(0) = \|b\|^2 / 2n`. Until then it
 
     1. takes the support and the features that are nearest to violating the optimality conditions,
        by :math:`(\lambda - s |g_j|) / \|A_j\|` with :math:`g = A^\top (b - A x) / n - \mu x` and
-       the dual scale :math:`s`: as many as violate them, but at most half as many as the support has
-       or, early on, 64;
+       the dual scale :math:`s`: as many as violate them, but at most half as many as the support
+       has or, early on, 64;
     2. solves the problem in these alone from their Gram matrix, by cyclic coordinate descent and
        Newton steps on the support (:func:`stochopt.linear_models.minimize_with_l1`), to a part of
        the gap or, if no other feature violates the conditions, of the tolerance;
@@ -296,7 +296,7 @@ def _look(
     energy = residual @ residual / num_rows + ridge_weight * (params @ params)
     look = _Look(
         objective=energy / 2 + penalty * jnp.sum(jnp.abs(params)),
-        duality_gap=duality_gap(penalty, params, slope, energy),
+        duality_gap=lasso_gap(penalty, params, slope, energy),
         support_size=jnp.sum(params != 0),
         num_outside=jnp.sum((jnp.abs(slope) > penalty) & ~inside),
     )
