@@ -7,8 +7,8 @@ precision without intercept. All solvers end at the same duality gap relative to
 zero, |b|^2 / 2n. scikit-learn compares its gap, which is n times ours, with its tolerance times
 |b|^2, so half of our tolerance is the same condition; the gap that each one really ends at is
 computed here from its coefficients. Every solver gets the matrix in its own layout before the clock
-starts: Fortran order for scikit-learn, one row for each feature here. Compilation is in the first solve,
-which is timed apart. Repeats are interleaved. Writes the numbers to a JSON file.
+starts: Fortran order for scikit-learn, one row for each feature here. The first solve, with the
+compilation in it, is timed apart. Repeats are interleaved. Writes the numbers to a JSON file.
 """
 
 import argparse
@@ -114,6 +114,8 @@ def compare(matrix, targets, part, tolerance, repeats):
         "penalty": penalty,
         "support": int(np.sum(exact != 0)),
         "difference": float(np.abs(exact - reference).max()),
+        "of_predictions": float(np.abs(matrix @ (exact - reference)).max()),
+        "rank": int(np.linalg.matrix_rank(matrix[:, (exact != 0) | (reference != 0)])),
         "gaps": [relative_gap(matrix, targets, penalty, x) for x in (exact, reference)],
     }
 
@@ -123,7 +125,8 @@ def report(name, part, rows, facts):
     ours = rows["stochopt"]
     gaps = ", ".join(f"{gap:.0e}" for gap in facts["gaps"])
     print(f"\n{name}, {part} of the largest penalty: support {facts['support']},", end=" ")
-    print(f"at gaps of {gaps} coefficients differ by {facts['difference']:.1e}\n")
+    print(f"of rank {facts['rank']}; at gaps of {gaps} coefficients differ", end=" ")
+    print(f"by {facts['difference']:.1e}, predictions by {facts['of_predictions']:.1e}\n")
     print("| solver | milliseconds | processor | ours over theirs | gap | first solve, s |")
     print("|---|---|---|---|---|---|")
     for solver, row in rows.items():

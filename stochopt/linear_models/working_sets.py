@@ -136,7 +136,8 @@ def lasso_path(
     for penalty in penalties:
         result, search = _minimize(problem, search, penalty)
         results.append(result)
-    return jax.tree.map(lambda *rows: jnp.stack(rows), *results)
+    stack = lambda *rows: jnp.asarray(np.stack(rows))
+    return jax.tree.map(stack, *jax.device_get(results))
 
 
 def largest_penalty(matrix: Any, targets: Any) -> jax.Array:
