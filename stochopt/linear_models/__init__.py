@@ -1,7 +1,10 @@
 """Generalized linear models: a loss of predictions plus a penalty, by columns."""
 
+from stochopt.linear_models.constants import block_smoothness, mahalanobis_smoothness
+from stochopt.linear_models.descent import LinearModelDescentState, linear_model_descent
 from stochopt.linear_models.design import DenseDesign, Design, SparseDesign, dense, sparse
 from stochopt.linear_models.losses import Loss, huber, logistic, squared
+from stochopt.linear_models.model import LinearModel, duality_gap, linear_model, optimality
 from stochopt.linear_models.penalties import (
     MCP,
     ConvexPenalty,
@@ -13,8 +16,19 @@ from stochopt.linear_models.penalties import (
     l1,
     mcp,
 )
+from stochopt.linear_models.solver import Solution, solve
 
 __all__ = [
+    # Methods
+    "linear_model_descent",
+    "solve",
+    "LinearModelDescentState",
+    "Solution",
+    # Models
+    "linear_model",
+    "duality_gap",
+    "optimality",
+    "LinearModel",
     # Designs
     "dense",
     "sparse",
@@ -36,4 +50,7 @@ __all__ = [
     "ElasticNet",
     "GroupLasso",
     "MCP",
+    # Constants
+    "block_smoothness",
+    "mahalanobis_smoothness",
 ]

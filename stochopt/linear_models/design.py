@@ -49,6 +49,9 @@ class Design(Protocol):
     def padded(self, width: int) -> "Design":
         """With columns of zeros behind, so that ``width`` divides their number."""
 
+    def cut(self, width: int) -> tuple["Design", ...]:
+        """Every block of columns as a design of its own; copies the entries."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +102,10 @@ class DenseDesign:
     def padded(self, width: int) -> "DenseDesign":
         """With columns of zeros behind."""
         return DenseDesign(_pad_rows(self.transposed, width, 0))
+
+    def cut(self, width: int) -> tuple["DenseDesign", ...]:
+        """Every block of columns as a design."""
+        return tuple(map(DenseDesign, _cut_rows(self.transposed, width)))
 
     def _block(self, index: Any, width: int) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(self.transposed, index * width, width)
@@ -166,6 +173,11 @@ class SparseDesign:
         rows = _pad_rows(self.rows, width, self.num_rows)
         return SparseDesign(rows, _pad_rows(self.values, width, 0), self.num_rows)
 
+    def cut(self, width: int) -> tuple["SparseDesign", ...]:
+        """Every block of columns as a design."""
+        pairs = zip(_cut_rows(self.rows, width), _cut_rows(self.values, width), strict=True)
+        return tuple(SparseDesign(*pair, self.num_rows) for pair in pairs)
+
     def _block(self, index: Any, width: int) -> tuple[jax.Array, jax.Array]:
         cut = lambda x: jax.lax.dynamic_slice_in_dim(x, index * width, width)
         return cut(self.rows), cut(self.values)
@@ -227,6 +239,10 @@ def _pad_rows(array: jax.Array, width: int, value: Any) -> jax.Array:
     check_count("width", width)
     missing = -array.shape[0] % width
     return jnp.pad(array, ((0, missing), (0, 0)), constant_values=value) if missing else array
+
+
+def _cut_rows(array: jax.Array, width: int) -> list[jax.Array]:
+    return [array[start : start + width] for start in range(0, array.shape[0], width)]
 
 
 def _gather(v: jax.Array, rows: jax.Array, values: jax.Array) -> jax.Array:
