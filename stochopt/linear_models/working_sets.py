@@ -64,8 +64,8 @@ def lasso(
        the dual scale :math:`s`: as many as violate them, but at most half as many as the support
        has or, early on, 64;
     2. solves the problem in these alone from their Gram matrix, by cyclic coordinate descent and
-       Newton steps on the support (:func:`stochopt.linear_models.minimize_with_l1`), to a part of
-       the gap or, if no other feature violates the conditions, of the tolerance;
+       Newton steps on the support, to a part of the gap or, if no other feature violates the
+       conditions, of the tolerance;
     3. looks at the whole problem again.
 
     A look costs a product with :math:`A^\top`, a new working set of :math:`k` features
