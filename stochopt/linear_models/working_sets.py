@@ -91,6 +91,14 @@ def lasso(
     Raises:
       ValueError: an argument is out of its range or has another shape; the message names it.
 
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from stochopt.linear_models.working_sets import lasso
+      >>> rows = jnp.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
+      >>> result = lasso(rows, rows @ jnp.array([1.0, 0.0]), penalty=0.1)
+      >>> print(f"{result.params[0]:.2f} {result.params[1]:.2f}", result.support_size)
+      0.85 0.00 1
+
     References:
       Massias, Gramfort, Salmon, `Celer: a Fast Solver for the Lasso with Dual Extrapolation
       <https://arxiv.org/abs/1802.07481>`_, 2018, for the working sets.

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import ElasticNet
 
 from stochopt import blocks, proximal
+from stochopt import linear_models as lm
 from stochopt.linear_models.design import dense, sparse
 from stochopt.linear_models.gram import (
     GramQuadratic,
@@ -64,7 +65,12 @@ def test_minimizers(x64, part, ridge):
     assert result.support_size == on.sum() > 0
     value = objective(matrix, targets, penalty, ridge, x)
     np.testing.assert_allclose(result.objective, value, rtol=1e-12)
-    assert 0 <= result.duality_gap <= TIGHT * np.mean(targets**2) / 2
+    allowed = TIGHT * np.mean(targets**2) / 2
+    assert 0 <= result.duality_gap <= allowed
+    model = lm.linear_model(
+        dense(matrix), jnp.asarray(targets), lm.squared(), lm.elastic_net(penalty, ridge)
+    )
+    assert lm.duality_gap(model, result.params) <= 10 * allowed
 
     total = penalty + ridge
     model = ElasticNet(
