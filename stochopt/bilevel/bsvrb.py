@@ -111,7 +111,7 @@ def bsvrb_v2(
     lower_learning_rate: optax.ScalarOrSchedule = 0.1,
     adjoint_learning_rate: optax.ScalarOrSchedule | None = None,
     tracker_rate: optax.ScalarOrSchedule = 0.1,
-    direction_rate: optax.ScalarOrSchedule = 0.1,
+    direction_rate: optax.ScalarOrSchedule | None = 0.1,
     correction: float | None = None,
     adjoint_radius: float | None = None,
     lower_params: Any,
@@ -145,6 +145,10 @@ def bsvrb_v2(
       adjoint_learning_rate: :math:`\bar\tau`, likewise; ``None`` means ``lower_learning_rate``.
       tracker_rate: :math:`\alpha` in (0, 1), weight on the new sample; a number or a schedule.
       direction_rate: :math:`\beta` in (0, 1], weight on the new direction; a number or a schedule.
+        ``None`` takes :math:`z_t` as it is drawn, for an ``optax.ema`` behind it. Do so where a
+        sample reaches a small share :math:`q` of the upper variables, such as the weights of a
+        few examples: corrections add little noise only for
+        :math:`\eta L \ll \sqrt{2 \beta q}`, which an average does not ask for.
       correction: :math:`\gamma`, see :func:`stochopt.bsvrb_v1`.
       adjoint_radius: :math:`R > 0` of the ball for :math:`p_i`, at least the norm of
         :math:`\nabla_y f_i` over the strong convexity; ``None`` for none.
