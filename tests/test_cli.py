@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -49,10 +50,27 @@ def test_race_with_a_sweep_as_json(tmp_path):
     assert (tmp_path / "sweep.png").exists()
 
 
+def test_race_on_a_file_of_examples(tmp_path):
+    """Separable by the first feature, so a few steps lower the loss from log 2."""
+    rng = np.random.default_rng(0)
+    rows = [f"{sign:+.0f} 1:{sign * 2:.1f} 3:{x:.3f}" for sign in (-1, 1) for x in rng.random(32)]
+    file = tmp_path / "examples.txt"
+    file.write_text("\n".join(rows))
+    options = ["--optimizers", "sgd,svrg", "--steps", "20", "--seeds", "1", "--json"]
+    arguments = ["race", f"libsvm:{file}", *options, "--out", str(tmp_path / "out")]
+    outcome = CliRunner().invoke(cli.app, arguments)
+    assert outcome.exit_code == 0, outcome.output
+    content = json.loads(outcome.stdout)
+    assert content["run"]["problem"] == "libsvm-examples"
+    assert all(row["final"]["mean"] < 0.2 for row in content["summary"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["race", "digts"], ["digits", "digts"]),
+        (["race", "libsvm:nowhere.txt"], ["nowhere.txt", "LIBSVM"]),
+        (["race", "libsvm:/dev/null"], ["/dev/null"]),
         (["race", "digits", "--optimizers", "adam,adagoo"], ["adagoo", "adago"]),
         (["race", "digits", "--optimizers", "scsc"], ["inner", "outer"]),
         (["race", *SMALL, "--sweep", "learning_rat=1"], ["learning_rat", "learning_rate"]),

@@ -77,9 +77,9 @@ def vr_cyclic_block_descent(
     to stationarity with :math:`b = \sqrt n`, as PAGE does, with the constant of
     :func:`stochopt.blocks.mahalanobis_constants` for the smoothness. That is proved for the small
     steps of :func:`stochopt.blocks.vr_cyclic_step`; :math:`\eta / L_j` with :math:`\eta = 1` is
-    mostly stable and much faster. With one block it is
-    PAGE with a proximal step, with :math:`p = 1` it is
-    :func:`stochopt.blocks.cyclic_block_descent`.
+    much faster, and mostly stable where a batch has :math:`\sqrt n` terms or more. Smaller batches
+    want much smaller steps. With one block it is PAGE with a proximal step, with :math:`p = 1` it
+    is :func:`stochopt.blocks.cyclic_block_descent`.
 
     The order is always cyclic: in another one than that of the cycle before, the points :math:`z`
     would be others. A *mover*: it returns the new point minus the old, ignores the incoming

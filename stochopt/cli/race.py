@@ -1,7 +1,9 @@
 """``stochopt race``."""
 
 import ast
+import dataclasses
 import json
+import math
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +18,19 @@ from stochopt.cli.console import find_methods, interrupt, make_console, print_ta
 from stochopt.experiments import report
 from stochopt.experiments.race import Entry, RaceResult, Sweep, race, settings
 from stochopt.experiments.table import words
-from stochopt.problems import PROBLEMS, Problem
+from stochopt.problems import PROBLEMS, Problem, logistic_finite_sum
+from stochopt.problems.libsvm import read_examples
 
 DEFAULT_RACE = "adago,smb,adam,contrib.muon,sgd"
 
 
 def race_command(
     problem_name: Annotated[
-        str, typer.Argument(metavar="PROBLEM", help="See `stochopt list`.")
+        str,
+        typer.Argument(
+            metavar="PROBLEM",
+            help="See `stochopt list`; or libsvm:PATH, logistic regression on a file of examples.",
+        ),
     ] = "digits",
     optimizers: Annotated[
         str, typer.Option(help="Names from `stochopt list`, separated by commas.")
@@ -97,12 +104,29 @@ def _draw(result: RaceResult, folder: Path) -> list[Path]:
 
 
 def _find_problem(name: str) -> Problem:
+    kind, _, path = name.partition(":")
+    if kind == "libsvm":
+        return _of_file(Path(path))
     if name not in PROBLEMS:
         raise typer.BadParameter(
             f"unknown problem {name!r}; {catalog.nearest(name, list(PROBLEMS))}",
             param_hint="PROBLEM",
         )
     return PROBLEMS[name]()
+
+
+def _of_file(path: Path) -> Problem:
+    """Logistic regression with a ridge on a file in LIBSVM's text format."""
+    try:
+        examples = read_examples("libsvm:PATH", path)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="PROBLEM") from None
+    # The size for which the theorems of variance reduction are best.
+    batch_size = math.isqrt(len(examples[1]) - 1) + 1
+    problem = logistic_finite_sum(examples, batch_size=batch_size, regularization=0.0, decay=1e-3)
+    return dataclasses.replace(
+        problem, name=f"libsvm-{path.stem}", summary="logistic regression with a ridge"
+    )
 
 
 def _parse_sweep(text: str | None, methods: Sequence[catalog.Method]) -> Sweep | None:

@@ -20,7 +20,7 @@ def read_libsvm(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
       The rows, as wide as the greatest index, and their labels; both float32.
 
     Raises:
-      ValueError: a line is not in this format; the message names it.
+      ValueError: a line is not in this format, which the message names, or there is none.
     """
     entries, labels = [], []
     for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
@@ -36,6 +36,8 @@ def read_libsvm(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
                 raise ValueError("indices count from 1")
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
+    if not entries:
+        raise ValueError(f"{path} holds no examples.")
     width = max((max(row, default=0) for row in entries), default=0)
     rows = np.zeros((len(entries), width), np.float32)
     for row, found in zip(rows, entries, strict=True):

@@ -137,6 +137,13 @@ def test_bad_lines_are_named(tmp_path, line):
         read_libsvm(path)
 
 
+def test_a_file_without_examples_is_named(tmp_path):
+    path = tmp_path / "empty.txt"
+    path.write_text("\n# nothing\n")
+    with pytest.raises(ValueError, match=r"empty\.txt holds no examples"):
+        read_libsvm(path)
+
+
 @pytest.mark.parametrize("name", ["training", "testing"])
 def test_bad_sources_are_named(tmp_path, name):
     good = {"training": TRAINING, "testing": TESTING}
