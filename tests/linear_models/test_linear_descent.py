@@ -31,7 +31,7 @@ def cycles(optimizer, start, num_cycles):
 
     def step(carry, _):
         x, state = carry
-        updates, state = optimizer.update(None, state, x)
+        updates, state = optimizer.update(None, state, x, batch=())
         x = optax.apply_updates(x, updates)
         return (x, state), (x, state)
 
@@ -53,7 +53,8 @@ def test_a_cycle_multiplies_as_much_as_a_gradient(num_columns):
     # Block descent on the loss as a whole takes a gradient's work for every block.
     loss = lambda x, batch: model.objective(x) - model.penalty.value(x)
     whole = blocks.cyclic_block_descent(loss, blocks.equal_slices(num_columns // 16), 1.0)
-    naive = matmul_flops(whole.update, None, whole.init(x), x)
+    cycle = functools.partial(whole.update, batch=())
+    naive = matmul_flops(cycle, None, whole.init(x), x)
     assert naive > num_columns // 16 * gradient / 2
 
 

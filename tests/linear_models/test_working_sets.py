@@ -259,7 +259,7 @@ def test_descent_finds_the_support_near_the_minimizer(x64):
 
     def cycle(carry, _):
         x, state = carry
-        updates, state = optimizer.update(None, state, x)
+        updates, state = optimizer.update(None, state, x, batch=())
         x = optax.apply_updates(x, updates)
         return (x, state), x
 
