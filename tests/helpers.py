@@ -1,4 +1,4 @@
-"""Problems for the acceptance suite: every oracle of the vocabulary over any parameter tree."""
+"""Problems for the acceptance suite, with every oracle over any parameter tree; trajectories."""
 
 import dataclasses
 import functools
@@ -6,6 +6,7 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from stochopt import _tree, blocks, catalog, lmo, proximal
@@ -166,3 +167,16 @@ def required_extras(method):
         except TypeError as error:
             required[name] = str(error)
     return required
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def trajectory(optimizer, start, num_steps, **extra_args):
+    """Points and states of a mover after each update, stacked."""
+
+    def step(carry, _):
+        x, state = carry
+        updates, state = optimizer.update(None, state, x, **extra_args)
+        x = optax.apply_updates(x, updates)
+        return (x, state), (x, state)
+
+    return jax.lax.scan(step, (start, optimizer.init(start)), length=num_steps)[1]

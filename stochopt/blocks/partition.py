@@ -130,9 +130,7 @@ class SliceBlocks:
 
     def visit(self, order: Order, step: Callable[[Index, _Carry], _Carry], carry: _Carry) -> _Carry:
         """A loop whose body is compiled once."""
-        numbers = jnp.asarray(order, jnp.int32)
-        turn = lambda i, carry: step(numbers[i], carry)
-        return jax.lax.fori_loop(0, numbers.shape[0], turn, carry)
+        return visit_in_loop(order, step, carry)
 
     def each(self, function: Callable[[Index], jax.Array]) -> jax.Array:
         """All at once, by ``jax.vmap``."""
@@ -141,6 +139,13 @@ class SliceBlocks:
     def largest(self, scores: jax.Array) -> Index:
         """The number of the slice with the largest score, the first of equal ones."""
         return jnp.argmax(scores)
+
+
+def visit_in_loop(order: Order, step: Callable[[Index, _Carry], _Carry], carry: _Carry) -> _Carry:
+    """``carry = step(index, carry)`` for each row of ``order``, in a loop compiled once."""
+    numbers = jnp.asarray(order, jnp.int32)
+    turn = lambda i, carry: step(numbers[i], carry)
+    return jax.lax.fori_loop(0, numbers.shape[0], turn, carry)
 
 
 def by_labels(labels: Any) -> Partition:

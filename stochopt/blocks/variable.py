@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stochopt._checks import check_count
-from stochopt.blocks.partition import Index, Order, Partition, _Carry
+from stochopt.blocks.partition import Index, Order, Partition, _Carry, visit_in_loop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +35,7 @@ class CoordinateBlocks:
 
     def visit(self, order: Order, step: Callable[[Index, _Carry], _Carry], carry: _Carry) -> _Carry:
         """A loop over the rows of ``order``, whose body is compiled once."""
-        numbers = jnp.asarray(order, jnp.int32)
-        turn = lambda i, carry: step(numbers[i], carry)
-        return jax.lax.fori_loop(0, numbers.shape[0], turn, carry)
+        return visit_in_loop(order, step, carry)
 
     def each(self, function: Callable[[Index], jax.Array]) -> jax.Array:
         """All entries at once, by ``jax.vmap``."""

@@ -1,12 +1,10 @@
 """Active sets: identification within its bound, then Newton's method."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from helpers import trajectory
 
 from stochopt import blocks
 
@@ -28,17 +26,6 @@ START = 3 * RNG.standard_normal(D)
 
 def quadratic(x, batch=None):
     return x @ (jnp.asarray(HESSIAN) @ x) / 2 - x @ jnp.asarray(RHS)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def trajectory(optimizer, start, num_steps):
-    def step(carry, _):
-        x, state = carry
-        updates, state = optimizer.update(None, state, x)
-        x = optax.apply_updates(x, updates)
-        return (x, state), (x, state)
-
-    return jax.lax.scan(step, (start, optimizer.init(start)), length=num_steps)[1]
 
 
 def soft(v, threshold):

@@ -1,13 +1,11 @@
 """Coordinate descent for ratios: Rayleigh quotients, lines solved globally, kinks, intervals."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import scipy.optimize
+from helpers import trajectory
 
 from stochopt import blocks
 from stochopt.problems import rayleigh_quotient
@@ -21,17 +19,6 @@ RAYLEIGH = tuple(
 
 def curvature():
     return PROBLEM.exact["curvature"](jnp.ones(10))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def trajectory(optimizer, start, num_cycles):
-    def step(carry, _):
-        x, state = carry
-        updates, state = optimizer.update(None, state, x)
-        x = optax.apply_updates(x, updates)
-        return (x, state), (x, state)
-
-    return jax.lax.scan(step, (start, optimizer.init(start)), length=num_cycles)[1]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Greedy block descent: rules, updates, rates, variable blocks, bad arguments."""
 
-import functools
-
 import hypothesis
 import hypothesis.extra.numpy
 import hypothesis.strategies as st
@@ -10,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import trajectory
 
 from stochopt import blocks, proximal
 
@@ -44,19 +43,6 @@ def gaps_of(points):
     """Of the quadratic at the start and the points, in NumPy."""
     points = np.concatenate([START[None], points])
     return np.sum(points @ HESSIAN * points, axis=1) / 2
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def trajectory(optimizer, start, num_steps):
-    """Points and states after each step, stacked."""
-
-    def step(carry, _):
-        x, state = carry
-        updates, state = optimizer.update(None, state, x)
-        x = optax.apply_updates(x, updates)
-        return (x, state), (x, state)
-
-    return jax.lax.scan(step, (start, optimizer.init(start)), length=num_steps)[1]
 
 
 def numpy_scores(gradient, smoothness, diagonal, squares):
