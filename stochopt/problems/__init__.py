@@ -31,6 +31,7 @@ from stochopt.problems.reweighted_logistic import reweighted_logistic
 from stochopt.problems.ridge_hyperparameter import ridge_hyperparameter
 from stochopt.problems.separable_composite import separable_composite
 from stochopt.problems.simplex_quadratic import simplex_quadratic
+from stochopt.problems.sparse_regression import sparse_regression
 from stochopt.problems.sparse_robust_regression import sparse_robust_regression
 from stochopt.problems.stacked import stacked
 from stochopt.problems.stiff_composite import stiff_composite
@@ -69,6 +70,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "robust-contrastive-views": robust_contrastive_views,
     "separable-composite": separable_composite,
     "simplex-quadratic": simplex_quadratic,
+    "sparse-regression": sparse_regression,
     "sparse-robust-regression": sparse_robust_regression,
     "stiff-composite": stiff_composite,
     "streaming-absolute-loss": streaming_absolute_loss,
@@ -112,6 +114,7 @@ __all__ = [
     "separable_composite",
     "square_prox",
     "simplex_quadratic",
+    "sparse_regression",
     "sparse_robust_regression",
     "stacked",
     "target_logistic",

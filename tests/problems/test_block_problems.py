@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sklearn.linear_model
 
 from stochopt import blocks, catalog
 from stochopt.problems import (
     equicorrelated_quadratic,
     logistic_finite_sum,
+    sparse_regression,
     sparse_robust_regression,
     tilted,
 )
@@ -16,6 +18,7 @@ from stochopt.problems import (
 RNG = np.random.default_rng(0)
 # For tests in double precision only: JAX keeps the arrays of a problem in one precision.
 ROBUST = sparse_robust_regression(6, 30, 3, batch_size=7, weight=0.05)
+LASSO = sparse_regression(12, 8, 3, weight=0.2)
 QUADRATIC = equicorrelated_quadratic(5, 0.3)
 
 
@@ -47,6 +50,37 @@ def test_the_robust_loss_is_the_mean_of_its_terms_and_a_penalty(x64):
     assert drawn.max() < 30
 
 
+def test_the_lasso_has_the_solution_that_it_says(x64):
+    """By scikit-learn, on data read off the oracles; the gap is a difference of objectives."""
+    x = jnp.asarray(RNG.standard_normal((3, 12)))
+    # The residual of example i is linear: its value at zero is -b_i, its slopes are a_i.
+    slope = jax.vmap(jax.grad(LASSO.smooth), (None, 0))
+    terms = jnp.arange(8)[:, None]
+    values = jax.vmap(LASSO.smooth, (None, 0))(jnp.zeros(12), terms)
+    hessians = jax.vmap(jax.hessian(LASSO.smooth), (None, 0))(jnp.zeros(12), terms)
+    rows = hessians[:, 0] / jnp.sqrt(hessians[:, 0, 0])[:, None]
+    responses = -slope(jnp.zeros(12), terms)[:, 0] / rows[:, 0]
+    np.testing.assert_allclose(values, responses**2 / 2)
+    model = sklearn.linear_model.Lasso(0.2, fit_intercept=False, tol=1e-14, max_iter=10**5)
+    np.testing.assert_allclose(model.fit(rows, responses).coef_, LASSO.optimum, atol=1e-7)
+    assert np.count_nonzero(LASSO.optimum) == 3
+    gaps = jax.vmap(LASSO.full_loss)(x) - LASSO.full_loss(jnp.asarray(LASSO.optimum))
+    np.testing.assert_allclose(jax.vmap(LASSO.metrics)(x)["gap"], gaps)
+
+
+def test_a_proximal_step_finds_the_zeros_within_the_margin(x64):
+    """Not from everywhere: the margin is what decides."""
+    away = RNG.standard_normal((200, 12))
+    away /= np.linalg.norm(away, axis=1, keepdims=True)
+    step = 1 / LASSO.smoothness
+    slope = jax.grad(LASSO.full_smooth)
+    move = jax.jit(jax.vmap(lambda x: LASSO.prox(x - step * slope(x), step)))
+    radius = 0.1 * 0.2 / (2 * LASSO.smoothness)
+    outside = LASSO.optimum == 0
+    assert np.all(move(LASSO.optimum + radius * away)[:, outside] == 0)
+    assert np.any(move(LASSO.optimum + 30 * radius * away)[:, outside] != 0)
+
+
 def test_the_subgradient_is_the_least_one(x64):
     """Catches the sign of zero, for which the metric of a sparse solution would not vanish."""
     x = jnp.asarray(RNG.standard_normal(6)) * jnp.asarray([1, 0, 1, 0, 0, 1])
@@ -58,10 +92,10 @@ def test_the_subgradient_is_the_least_one(x64):
 
 
 @pytest.mark.parametrize(
-    "problem", [ROBUST, QUADRATIC, logistic_finite_sum(num_features=3)], ids=lambda p: p.name
+    "problem", [ROBUST, LASSO, QUADRATIC, logistic_finite_sum(num_features=3)], ids=lambda p: p.name
 )
 def test_the_constants_of_the_blocks_bound_their_curvature_and_are_met(x64, problem):
-    """All three losses are steepest where their argument vanishes; the robust one nowhere so."""
+    """All losses are steepest where their argument vanishes; the robust one nowhere so."""
     smooth = problem.full_unregularized
     start = problem.init(jax.random.key(0))
     of = problem.partition(start)
@@ -144,6 +178,8 @@ def test_beside_a_prox_methods_get_the_loss_without_the_penalty(x64):
     [
         (equicorrelated_quadratic, "num_coordinates", 0),
         (equicorrelated_quadratic, "coupling", 1.0),
+        (sparse_regression, "weight", 0.0),
+        (sparse_regression, "support_size", 41),
         (sparse_robust_regression, "num_features", 2.5),
         (sparse_robust_regression, "num_examples", 0),
         (sparse_robust_regression, "num_feature_blocks", 5),
