@@ -10,9 +10,9 @@ as many training examples as there are, n / 320 updates.
 ``tune`` runs every setting of a method's grid on seeds of its own and takes the one with the least
 validation loss over the last five epochs, at the lower variables that the method holds. ``compare``
 runs these settings on fresh seeds, the next best where a seed ends in NaN, and solves all lower
-problems at the last weights. ``timing``
-times whole runs, evaluation included, and a step beside a Python loop over the blocks in NumPy;
-before that, twenty steps of both are compared, and twenty of RSVRB with the library's.
+problems at the last weights. ``timing`` times whole runs, evaluation included, and a step beside a
+Python loop over the blocks in NumPy; before that, twenty steps of both are compared, and twenty of
+RSVRB with the library's.
 
 Results go into a JSON file, to which each part adds its own, and a picture beside it.
 """
@@ -227,8 +227,7 @@ def compare(given, arguments, record):
                 break
             print(name, rates, "ends in NaN", flush=True)
         else:
-            record.setdefault("compare", {})[name] = {"rates": None, "ended_in_nan": ranked[name]}
-            continue
+            continue  # nothing to compare: the grid has all of its settings
         weights, curves, seconds = zip(*runs, strict=True)
         exact = [{k: float(v) for k, v in metrics(x).items()} for x in weights]
         curves = np.stack(curves)

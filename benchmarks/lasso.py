@@ -23,8 +23,7 @@ import jax
 import numpy as np
 from sklearn.linear_model import Lasso
 
-from stochopt.linear_models import dense
-from stochopt.linear_models.working_sets import largest_penalty, lasso
+from stochopt.linear_models import dense, largest_penalty, lasso
 from stochopt.problems.libsvm import read_examples
 
 PARTS = (0.1, 0.01)

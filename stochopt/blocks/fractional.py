@@ -281,8 +281,3 @@ def _curvatures(curvature: Any, params: Any) -> jax.Array:
         return jnp.full(sum(x.size for x in jax.tree.leaves(params)), curvature)
     check_like("curvature", curvature, params, "params")
     return ravel_pytree(curvature)[0]
-
-
-def _nothing(params: Any) -> jax.Array:
-    del params
-    return jnp.zeros([])

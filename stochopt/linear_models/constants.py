@@ -39,7 +39,7 @@ def block_smoothness(model: LinearModel, block_width: int = 1) -> jax.Array:
 
 
 def mahalanobis_smoothness(model: LinearModel, block_width: int = 1) -> jax.Array:
-    r"""The constant :math:`\hat L` of cyclic descent on the mean loss, see the bound below.
+    r"""The constant :math:`\hat L` of cyclic descent on the mean loss.
 
     .. math::
 

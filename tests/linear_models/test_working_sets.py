@@ -5,23 +5,17 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import scipy.sparse
+from helpers import trajectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import ElasticNet
 
 from stochopt import blocks, proximal
 from stochopt import linear_models as lm
-from stochopt.linear_models.design import dense, sparse
-from stochopt.linear_models.gram import (
-    GramQuadratic,
-    lasso_gap,
-    minimize_with_l1,
-    newton_on_support,
-)
-from stochopt.linear_models.working_sets import largest_penalty, lasso, lasso_path
+from stochopt.linear_models import dense, largest_penalty, lasso, lasso_gap, lasso_path, sparse
+from stochopt.linear_models.gram import GramQuadratic, minimize_with_l1, newton_on_support
 
 TIGHT = 1e-12
 with_x64 = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -256,15 +250,8 @@ def test_descent_finds_the_support_near_the_minimizer(x64):
     optimizer = blocks.cyclic_block_descent(
         loss, blocks.equal_slices(20), np.diag(hessian), prox=proximal.l1(penalty).prox
     )
-
-    def cycle(carry, _):
-        x, state = carry
-        updates, state = optimizer.update(None, state, x, batch=())
-        x = optax.apply_updates(x, updates)
-        return (x, state), x
-
     start = jnp.asarray(10 * rng.standard_normal(20))
-    points = np.asarray(jax.lax.scan(cycle, (start, optimizer.init(start)), length=400)[1])
+    points = np.asarray(trajectory(optimizer, start, 400, batch=())[0])
     value = functools.partial(objective, matrix, targets, penalty, 0.0)
     near = np.array([value(x) - value(best) <= low for x in points])
     found = np.array([np.array_equal(np.sign(x), np.sign(best)) for x in points])
